@@ -1,0 +1,2 @@
+//! Experiments of kc.
+fn main() {}

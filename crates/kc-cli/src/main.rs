@@ -1,0 +1,2 @@
+//! The program kc.
+fn main() {}

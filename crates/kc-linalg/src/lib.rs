@@ -1,0 +1,1 @@
+//! Dense linear algebra over faer: decompositions, pairwise distances, and matrix scores

@@ -1,0 +1,1 @@
+//! Quantised matrix products: low-bit weights and activations on the CPU

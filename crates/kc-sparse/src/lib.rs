@@ -1,0 +1,1 @@
+//! Sparse matrices and products: deterministic parallel SpGEMM with semirings, masks and plans
