@@ -15,20 +15,26 @@
 #![expect(unsafe_code, reason = "a global allocator is an unsafe trait")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering::Relaxed};
+use std::cell::Cell;
 
-static ACTIVE: AtomicBool = AtomicBool::new(false);
-static LIVE: AtomicIsize = AtomicIsize::new(0);
-static PEAK: AtomicIsize = AtomicIsize::new(0);
-static COUNT: AtomicUsize = AtomicUsize::new(0);
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// What one thread has allocated since counting began on it.
+#[derive(Clone, Copy)]
+struct Counters {
+    live: isize,
+    peak: isize,
+    count: usize,
+}
+
+thread_local! {
+    // Constant and without a destructor, so that reading it never allocates.
+    static COUNTERS: Cell<Option<Counters>> = const { Cell::new(None) };
+}
 
 /// The system's allocator, counted while [`measure`] runs.
 #[derive(Debug)]
 pub struct Counting;
 
-/// What [`measure`] saw, from all threads of the process.
+/// What [`measure`] saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     /// Most bytes alive at once, beyond those alive at the start.
@@ -37,36 +43,53 @@ pub struct Memory {
     pub count: usize,
 }
 
-/// Runs `body` and tells what was allocated meanwhile. Measurements exclude each other, but other tests of
-/// the same process do not stand still: keep such tests in a binary, or behind a lock, of their own, or
-/// compare with bounds that leave room. The counting allocator must be installed.
-pub fn measure<R>(body: impl FnOnce() -> R) -> (R, Memory) {
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-    LIVE.store(0, Relaxed);
-    PEAK.store(0, Relaxed);
-    COUNT.store(0, Relaxed);
-    ACTIVE.store(true, Relaxed);
-    let result = body();
-    ACTIVE.store(false, Relaxed);
-    (result, Memory { peak: PEAK.load(Relaxed).max(0) as usize, count: COUNT.load(Relaxed) })
+/// Runs `body` on a thread of its own, which is also the only thread of its rayon pool, and tells what was
+/// allocated there: other tests of the process do not disturb the figures. The counting allocator must be
+/// installed.
+///
+/// # Panics
+/// If `body` panics or the thread cannot be had.
+pub fn measure<R: Send>(body: impl FnOnce() -> R + Send) -> (R, Memory) {
+    let run = || {
+        let pool = match rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build() {
+            Ok(pool) => pool,
+            Err(error) => panic!("no pool: {error}"),
+        };
+        pool.install(|| {
+            COUNTERS.set(Some(Counters { live: 0, peak: 0, count: 0 }));
+            let result = body();
+            let seen = COUNTERS.take();
+            let memory = seen.map_or(Memory { peak: 0, count: 0 }, |c| Memory {
+                peak: c.peak.max(0) as usize,
+                count: c.count,
+            });
+            (result, memory)
+        })
+    };
+    std::thread::scope(|scope| match scope.spawn(run).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
 }
 
 fn grew(bytes: usize) {
-    if ACTIVE.load(Relaxed) {
-        COUNT.fetch_add(1, Relaxed);
-        let live = LIVE.fetch_add(bytes as isize, Relaxed) + bytes as isize;
-        PEAK.fetch_max(live, Relaxed);
+    if let Some(mut c) = COUNTERS.get() {
+        c.count += 1;
+        c.live += bytes as isize;
+        c.peak = c.peak.max(c.live);
+        COUNTERS.set(Some(c));
     }
 }
 
 fn shrank(bytes: usize) {
-    if ACTIVE.load(Relaxed) {
-        LIVE.fetch_sub(bytes as isize, Relaxed);
+    if let Some(mut c) = COUNTERS.get() {
+        c.live -= bytes as isize;
+        COUNTERS.set(Some(c));
     }
 }
 
 // SAFETY: every call goes to the system's allocator with the caller's own arguments; counting touches only
-// atomics.
+// a constant-initialised thread-local cell.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grew(layout.size());
