@@ -71,11 +71,16 @@ impl Isa {
     /// The highest level of this processor, or the one that the environment variable `KC_ISA` caps it to.
     /// The variable is read once; an unknown name is ignored.
     pub fn best() -> Self {
-        static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
             let cap = std::env::var("KC_ISA").ok().and_then(|name| Level::from_name(&name));
             Isa(cap.map_or(highest(), |cap| cap.min(highest())))
         })
+    }
+
+    /// Makes `isa` what [`best`](Self::best) returns in this process. For programs, at their start: false,
+    /// and no effect, once anybody has asked for the best level.
+    pub fn set_best(isa: Isa) -> bool {
+        BEST.set(isa).is_ok()
     }
 
     /// The level that is proven.
@@ -94,6 +99,8 @@ impl fmt::Display for Isa {
         self.0.fmt(f)
     }
 }
+
+static BEST: OnceLock<Isa> = OnceLock::new();
 
 fn highest() -> Level {
     static HIGHEST: OnceLock<Level> = OnceLock::new();
