@@ -147,6 +147,12 @@ impl Deref for Bytes {
     }
 }
 
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 impl<T: Element> From<AlignedBuf<T>> for Bytes {
     fn from(buf: AlignedBuf<T>) -> Self {
         struct Owner<T: Element>(AlignedBuf<T>);

@@ -1,0 +1,3 @@
+//! Tests of the file readers and writers.
+
+mod golden;
