@@ -1,10 +1,11 @@
 //! The door: a tensor whose type and rank are known only at run time.
 
 use bytemuck::PodCastError;
+use half::{bf16, f16};
 
 use super::{Tensor, TensorView};
 use crate::shape::checked_len;
-use crate::{Bytes, DType, Element, Error, Name, Result};
+use crate::{Bytes, DType, Element, Error, Float, Name, Result};
 
 /// A row-major tensor of a type and rank known at run time, over shared bytes. Files are read into this.
 #[derive(Debug, Clone)]
@@ -98,6 +99,49 @@ impl AnyTensor {
         };
         let mut out = Tensor::zeros(shape)?;
         bytemuck::cast_slice_mut(out.as_mut_slice()).copy_from_slice(&self.data);
+        Ok(out)
+    }
+
+    /// A copy as f32, rounded to nearest even, from any type but complex. The rank must match.
+    pub fn to_f32<const N: usize>(&self, name: impl Into<Name>) -> Result<Tensor<f32, N>> {
+        self.convert(name.into())
+    }
+
+    /// A copy as f64, from any type but complex; exact, but for 64-bit integers beyond 2^53. The rank must
+    /// match.
+    pub fn to_f64<const N: usize>(&self, name: impl Into<Name>) -> Result<Tensor<f64, N>> {
+        self.convert(name.into())
+    }
+
+    fn convert<T: Float, const N: usize>(&self, name: Name) -> Result<Tensor<T, N>> {
+        let Ok(shape) = <[usize; N]>::try_from(self.shape.as_slice()) else {
+            return Err(Error::shape(name, format!("{N} dimensions"), &self.shape));
+        };
+        let mut out = Tensor::zeros(shape)?;
+        macro_rules! from {
+            ($t:ty, $value:expr) => {
+                for (slot, bytes) in out.as_mut_slice().iter_mut().zip(self.data.chunks_exact(size_of::<$t>())) {
+                    // The bytes of a file need not be aligned for their type.
+                    *slot = $value(bytemuck::pod_read_unaligned::<$t>(bytes));
+                }
+            };
+        }
+        match self.dtype {
+            DType::Bool => from!(u8, |x| T::from_f32(f32::from(x != 0))),
+            DType::U8 => from!(u8, |x| T::from_f32(f32::from(x))),
+            DType::I8 => from!(i8, |x| T::from_f32(f32::from(x))),
+            DType::U16 => from!(u16, |x| T::from_f32(f32::from(x))),
+            DType::I16 => from!(i16, |x| T::from_f32(f32::from(x))),
+            DType::U32 => from!(u32, |x| T::from_f64(f64::from(x))),
+            DType::I32 => from!(i32, |x| T::from_f64(f64::from(x))),
+            DType::U64 => from!(u64, |x| T::from_f64(x as f64)),
+            DType::I64 => from!(i64, |x| T::from_f64(x as f64)),
+            DType::F16 => from!(f16, |x: f16| T::from_f32(x.to_f32())),
+            DType::BF16 => from!(bf16, |x: bf16| T::from_f32(x.to_f32())),
+            DType::F32 => from!(f32, T::from_f32),
+            DType::F64 => from!(f64, T::from_f64),
+            DType::C64 | DType::C128 => return Err(Error::dtype(name, "a real type", self.dtype)),
+        }
         Ok(out)
     }
 }
