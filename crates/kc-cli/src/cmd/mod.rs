@@ -1,0 +1,46 @@
+//! The register of verbs. To add a door:
+//!
+//! 1. `cmd/<door>.rs` with `#[derive(clap::Args)] pub(crate) struct Args` (or a `Subcommand` inside of it) and
+//!    `pub(crate) fn run(args: &Args, ctx: &Ctx) -> anyhow::Result<Answer>`. Doc comments are the help text:
+//!    each flag says meaning, unit, default and range; `after_help` holds an example that runs.
+//! 2. One variant of [`Command`] and one arm of [`run`] below.
+//! 3. `tests/it/<slug>.rs`: golden files through the program, its errors and exit codes.
+//!
+//! A verb loads with [`crate::input`], calls the library, stores with [`crate::output`] (never a partial file)
+//! and returns an [`Answer`]: its keys become the lines, the `--json` object and the `--report` file.
+//! Wrong usage that clap cannot see is a [`crate::report::Usage`] error (exit code 2); everything else that
+//! fails is exit code 1. The global flags (`--threads --seed --isa --json --report -q -v`) are in `ctx`.
+
+mod completions;
+mod info;
+mod list;
+mod man;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::args::Ctx;
+use crate::report::Answer;
+
+/// What `kc` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print every system: door, crate, paper
+    List(list::Args),
+    /// Print the processor, its instruction sets, caches and memory
+    Info(info::Args),
+    /// Print the completion script of a shell
+    Completions(completions::Args),
+    /// Print the manual page, or write the pages of all verbs to a folder
+    Man(man::Args),
+}
+
+/// Runs the verb.
+pub(crate) fn run(command: &Command, ctx: &Ctx) -> Result<Answer> {
+    match command {
+        Command::List(args) => list::run(args),
+        Command::Info(args) => info::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
+    }
+}

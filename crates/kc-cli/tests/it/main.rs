@@ -1,0 +1,5 @@
+//! Runs the program `kc` on real files.
+
+mod frame;
+mod help;
+mod support;
