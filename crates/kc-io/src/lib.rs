@@ -4,6 +4,8 @@ pub mod atomic;
 #[cfg(feature = "json")]
 pub mod json;
 pub mod map;
+#[cfg(feature = "mtx")]
+pub mod mtx;
 pub mod npy;
 #[cfg(feature = "npz")]
 pub mod npz;
@@ -26,6 +28,8 @@ pub fn read(path: impl AsRef<Path>) -> Result<AnyTensor> {
             let name = one_name(&location, file.names())?;
             file.get(&name)
         }
+        #[cfg(feature = "mtx")]
+        Format::Mtx => mtx::read(&location.path)?.to_dense(),
         other => Err(Error::unsupported(format!("reading a tensor from {other:?}"), "not offered")),
     }
 }

@@ -1,3 +1,4 @@
 //! Tests of the file readers and writers.
 
 mod golden;
+mod mtx;
