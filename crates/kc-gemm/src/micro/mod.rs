@@ -1,0 +1,3 @@
+//! Register tiles: the innermost loops, one file per instruction set.
+
+pub(crate) mod int8;
