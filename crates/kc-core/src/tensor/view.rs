@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "strided access through raw pointers; every constructor proves the bounds")]
 
+use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -146,6 +147,19 @@ impl<'a, T: Element, const N: usize> TensorView<'a, T, N> {
     pub(super) fn of_row_major(shape: [usize; N], strides: [isize; N], data: &'a [T]) -> Self {
         debug_assert_eq!(shape.iter().product::<usize>(), data.len());
         Self { ptr: NonNull::from(data).cast(), shape, strides, life: PhantomData }
+    }
+
+    /// The same view, if `U` is the type of its elements: how generic code reaches a kernel that exists for
+    /// certain types.
+    #[inline]
+    pub fn as_type<U: Element>(&self) -> Option<TensorView<'a, U, N>> {
+        let same = TypeId::of::<T>() == TypeId::of::<U>();
+        same.then(|| TensorView {
+            ptr: self.ptr.cast(),
+            shape: self.shape,
+            strides: self.strides,
+            life: PhantomData,
+        })
     }
 
     /// A pointer to the element at index zero.
