@@ -89,9 +89,10 @@ impl<R: BufRead> JsonLines<R> {
             if read as u64 > MAX_BYTES {
                 return Err(Error::too_large("line", read as u64, MAX_BYTES, "bytes"));
             }
-            if !self.buffer.trim_ascii().is_empty() {
+            let text = self.buffer.trim_ascii();
+            if !text.is_empty() {
                 let source = self.path.display().to_string();
-                let value = serde_json::from_slice(&self.buffer);
+                let value = serde_json::from_slice(text);
                 return value.map(Some).map_err(|error| malformed(&error, &source, self.line - 1));
             }
         }

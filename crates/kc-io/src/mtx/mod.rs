@@ -40,7 +40,6 @@
 //! 5935, 1996).
 
 mod expand;
-mod number;
 mod parse;
 mod write;
 

@@ -2,8 +2,8 @@
 
 use kc_core::{Complex, Error, Result};
 
-use super::number::{float, integer};
 use super::{Entries, Field, Layout, Mtx, Symmetry, Values};
+use crate::number::{float, integer};
 
 /// Parses the bytes of a file. `source` names it in errors.
 pub fn parse(text: &[u8], source: &str) -> Result<Mtx> {

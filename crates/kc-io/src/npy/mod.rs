@@ -30,17 +30,16 @@
 //! Source: the format's description in NumPy's documentation (NEP 1 and `numpy.lib.format`).
 
 mod header;
-mod layout;
 
 use std::io::Write;
 use std::path::Path;
 
 use kc_core::shape::checked_len;
-use kc_core::{AlignedBuf, AnyTensor, Bytes, DType, Error, Result};
+use kc_core::{AlignedBuf, AnyTensor, Bytes, Error, Result};
 
 pub use header::{Header, MAX_HEADER, MAX_RANK};
 
-use crate::{atomic, map};
+use crate::{atomic, layout, map};
 
 /// Reads a file through a memory map.
 pub fn read(path: impl AsRef<Path>) -> Result<AnyTensor> {
@@ -61,19 +60,13 @@ pub fn read_bytes(file: Bytes, source: &str) -> Result<AnyTensor> {
         return Err(Error::parse_byte(source, header.data_start as u64, message));
     }
     let data = file.slice(header.data_start..file.len()).unwrap_or_else(|| Bytes::from_owner(Vec::new()));
-    if dtype == DType::Bool {
-        check_booleans(&data, header.data_start, source)?;
+    let start = header.data_start as u64;
+    if !header.fortran || !layout::fortran_differs(&header.shape) {
+        return layout::native(dtype, header.shape, data, header.swapped, source, start);
     }
-    let transpose = header.fortran && layout::fortran_differs(&header.shape);
-    if !transpose && !header.swapped && layout::is_aligned(&data, dtype) {
-        return AnyTensor::new(dtype, header.shape, data);
-    }
+    layout::check_booleans(dtype, &data, source, start)?;
     let mut copy = AlignedBuf::<u8>::zeroed(have)?;
-    if transpose {
-        layout::fortran_to_c(&data, &mut copy, &header.shape, dtype.size());
-    } else {
-        copy.copy_from_slice(&data);
-    }
+    layout::fortran_to_c(&data, &mut copy, &header.shape, dtype.size());
     if header.swapped {
         layout::swap_bytes(&mut copy, dtype);
     }
@@ -133,14 +126,4 @@ pub(crate) fn write_to(out: &mut dyn Write, tensor: &AnyTensor, path: &Path) -> 
     let header = header::write(tensor.dtype(), tensor.shape())?;
     let parts = out.write_all(&header).and_then(|()| out.write_all(tensor.bytes()));
     parts.map_err(|error| Error::io(path, &error))
-}
-
-fn check_booleans(data: &[u8], start: usize, source: &str) -> Result<()> {
-    match data.iter().position(|&b| b > 1) {
-        None => Ok(()),
-        Some(at) => {
-            let message = format!("expected a boolean (0 or 1), got {}", data[at]);
-            Err(Error::parse_byte(source, (start + at) as u64, message))
-        }
-    }
 }

@@ -7,7 +7,7 @@ const POW10: [f64; 23] = [
 ];
 
 /// A decimal number, correctly rounded; `inf`, `nan` and Fortran's `d` exponents too.
-pub(super) fn float(token: &[u8]) -> Option<f64> {
+pub(crate) fn float(token: &[u8]) -> Option<f64> {
     short_decimal(token).or_else(|| {
         let text = std::str::from_utf8(token).ok()?;
         text.parse().ok().or_else(|| {
@@ -73,7 +73,7 @@ fn small_integer(text: &[u8]) -> Option<i32> {
 }
 
 /// A whole number with an optional sign.
-pub(super) fn integer(token: &[u8]) -> Option<i64> {
+pub(crate) fn integer(token: &[u8]) -> Option<i64> {
     std::str::from_utf8(token).ok()?.parse().ok()
 }
 

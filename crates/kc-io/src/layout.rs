@@ -1,9 +1,44 @@
 //! From the file's order of elements and bytes to row-major and native.
 
-use kc_core::{Bytes, DType};
+use kc_core::{AlignedBuf, AnyTensor, Bytes, DType, Error, Result};
+
+/// A tensor of row-major data: in place if that is possible, else over one copy. `start` is where the data
+/// begin in the file `source`.
+pub(crate) fn native(
+    dtype: DType,
+    shape: Vec<usize>,
+    data: Bytes,
+    swapped: bool,
+    source: &str,
+    start: u64,
+) -> Result<AnyTensor> {
+    check_booleans(dtype, &data, source, start)?;
+    if !swapped && is_aligned(&data, dtype) {
+        return AnyTensor::new(dtype, shape, data);
+    }
+    let mut copy = AlignedBuf::<u8>::copy_of(&data)?;
+    if swapped {
+        swap_bytes(&mut copy, dtype);
+    }
+    AnyTensor::new(dtype, shape, copy.into())
+}
+
+/// Other bytes than 0 and 1 are no booleans, and would surprise whoever uses them as numbers.
+pub(crate) fn check_booleans(dtype: DType, data: &[u8], source: &str, start: u64) -> Result<()> {
+    if dtype != DType::Bool {
+        return Ok(());
+    }
+    match data.iter().position(|&b| b > 1) {
+        None => Ok(()),
+        Some(at) => {
+            let message = format!("expected a boolean (0 or 1), got {}", data[at]);
+            Err(Error::parse_byte(source, start + at as u64, message))
+        }
+    }
+}
 
 /// True if the data may be viewed as their type where they are.
-pub(crate) fn is_aligned(data: &Bytes, dtype: DType) -> bool {
+fn is_aligned(data: &Bytes, dtype: DType) -> bool {
     let component = component(dtype);
     data.as_ptr().addr().is_multiple_of(component)
 }
@@ -30,13 +65,13 @@ pub(crate) fn swap_bytes(data: &mut [u8], dtype: DType) {
 }
 
 /// True if Fortran order places at least one element elsewhere than C order does.
-pub(super) fn fortran_differs(shape: &[usize]) -> bool {
+pub(crate) fn fortran_differs(shape: &[usize]) -> bool {
     !shape.contains(&0) && shape.iter().filter(|&&d| d > 1).count() > 1
 }
 
 /// Copies elements of `size` bytes from Fortran order to C order. No axis is empty, and both slices hold
 /// the whole shape.
-pub(super) fn fortran_to_c(from: &[u8], to: &mut [u8], shape: &[usize], size: usize) {
+pub(crate) fn fortran_to_c(from: &[u8], to: &mut [u8], shape: &[usize], size: usize) {
     let shape: Vec<usize> = shape.iter().copied().filter(|&d| d > 1).collect();
     match size {
         1 => reorder::<1>(from, to, &shape),
