@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask help`.
+//! The project's commands: `cargo xtask --help`.
 //!
 //! This program starts other programs and reads text files; it computes nothing and has no dependencies
 //! beyond the four in its manifest.
