@@ -72,11 +72,6 @@ fn small_integer(text: &[u8]) -> Option<i32> {
     Some(if negative { -value } else { value })
 }
 
-/// A whole number with an optional sign.
-pub(crate) fn integer(token: &[u8]) -> Option<i64> {
-    std::str::from_utf8(token).ok()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,9 +116,5 @@ mod tests {
         {
             assert_eq!(float(text.as_bytes()), None, "{text}");
         }
-        for text in ["", "+", "1.0", "9223372036854775808", "zero"] {
-            assert_eq!(integer(text.as_bytes()), None, "{text}");
-        }
-        assert_eq!(integer(b"-9223372036854775808"), Some(i64::MIN));
     }
 }

@@ -3,7 +3,7 @@
 use kc_core::{Complex, Error, Result};
 
 use super::{Entries, Field, Layout, Mtx, Symmetry, Values};
-use crate::number::{float, integer};
+use crate::number::float;
 
 /// Parses the bytes of a file. `source` names it in errors.
 pub fn parse(text: &[u8], source: &str) -> Result<Mtx> {
@@ -209,7 +209,7 @@ impl Number for i64 {
 
     #[inline]
     fn read(lines: &mut Lines<'_>) -> Result<Self> {
-        lines.number("an integer of 64 bits", integer)
+        lines.number("an integer of 64 bits", whole)
     }
 
     fn may_be_diagonal(&self, symmetry: Symmetry) -> bool {
@@ -247,6 +247,11 @@ impl Number for () {
     fn may_be_diagonal(&self, _: Symmetry) -> bool {
         true
     }
+}
+
+/// A whole number that fits its type.
+fn whole<T: std::str::FromStr>(word: &[u8]) -> Option<T> {
+    std::str::from_utf8(word).ok()?.parse().ok()
 }
 
 /// A position in the text that knows its line.
@@ -332,7 +337,7 @@ impl<'a> Lines<'a> {
     }
 
     fn size(&mut self, what: &str) -> Result<usize> {
-        self.number(what, |word| std::str::from_utf8(word).ok()?.parse().ok())
+        self.number(what, whole)
     }
 
     /// An index from 1 to `size`, returned from 0. `size` is at most `u32::MAX`.

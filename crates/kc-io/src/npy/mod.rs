@@ -106,11 +106,7 @@ pub fn read_text(file: &[u8], source: &str) -> Result<String> {
 /// Writes a file, beside the target and renamed.
 pub fn write(path: impl AsRef<Path>, tensor: &AnyTensor) -> Result<()> {
     let path = path.as_ref();
-    let header = header::write(tensor.dtype(), tensor.shape())?;
-    atomic::write(path, |out| {
-        let parts = out.write_all(&header).and_then(|()| out.write_all(tensor.bytes()));
-        parts.map_err(|error| Error::io(path, &error))
-    })
+    atomic::write(path, |out| write_to(out, tensor, path))
 }
 
 /// The bytes of a file.
@@ -120,8 +116,7 @@ pub fn to_bytes(tensor: &AnyTensor) -> Result<Vec<u8>> {
     Ok(file)
 }
 
-/// Writes what [`to_bytes`] returns without joining it in memory.
-#[cfg(feature = "npz")]
+/// Writes what [`to_bytes`] returns without joining it in memory. `path` is for errors.
 pub(crate) fn write_to(out: &mut dyn Write, tensor: &AnyTensor, path: &Path) -> Result<()> {
     let header = header::write(tensor.dtype(), tensor.shape())?;
     let parts = out.write_all(&header).and_then(|()| out.write_all(tensor.bytes()));

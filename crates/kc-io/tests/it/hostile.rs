@@ -9,7 +9,7 @@ use kc_testing::alloc::measure;
 use kc_testing::{golden, golden_dir};
 
 /// Reads everything that a file of this name holds. True if all of it could be read.
-fn read_all(name: &str, file: &[u8]) -> bool {
+pub(crate) fn read_all(name: &str, file: &[u8]) -> bool {
     let bytes = Bytes::from_owner(file.to_vec());
     match name.rsplit('.').next().unwrap_or_default() {
         "npy" => npy::read_bytes(bytes, name).is_ok(),

@@ -1,6 +1,7 @@
 //! Tests of the file readers and writers.
 
 mod atomic;
+mod corpus;
 mod csv;
 mod fasta;
 mod golden;

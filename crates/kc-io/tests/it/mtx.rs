@@ -159,6 +159,7 @@ fn faults_have_their_line() {
         (format!("{coordinate} real general\n2 2 1\n-1 1 5\n"), 3),
         (format!("{coordinate} real general\n2 2 1\n1.0 1 5\n"), 3),
         (format!("{coordinate} integer general\n2 2 1\n1 1 5.5\n"), 3),
+        (format!("{coordinate} integer general\n2 2 1\n1 1 9223372036854775808\n"), 3),
         (format!("{coordinate} complex general\n2 2 1\n1 1 5\n"), 3),
         (format!("{coordinate} pattern general\n2 2 1\n1 1 5\n"), 3),
         (format!("{coordinate} pattern skew-symmetric\n2 2 1\n2 1\n"), 1),
