@@ -388,7 +388,8 @@ pub(crate) fn with_scratch<T: Real, R>(len: usize, body: impl FnOnce(&mut [T]) -
     });
     let mut buffer = match kept {
         Some(buffer) => buffer,
-        None => AlignedBuf::zeroed(bytes.next_multiple_of(4096))?,
+        // Never empty, so that it is aligned for every type.
+        None => AlignedBuf::zeroed(bytes.max(1).next_multiple_of(4096))?,
     };
     let result = body(&mut bytemuck::cast_slice_mut(&mut buffer[..bytes])[..len]);
     KEPT.with_borrow_mut(|kept| {
