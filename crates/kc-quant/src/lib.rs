@@ -1,1 +1,31 @@
-//! Quantised matrix products: low-bit weights and activations on the CPU
+//! Quantised matrix products: low-bit weights and activations on the CPU.
+//!
+//! For people who run trained networks and want their linear layers in small integers, or want to know what
+//! that would cost. Inputs are borrowed views, results are owned; nothing here opens a file.
+//!
+//! | Module | What it holds |
+//! |---|---|
+//! | [`crossquant`] | activations whose step blends token and channel maxima, and the quantisation-kernel report |
+//! | [`qtensor`] | [`QTensor`]: symmetric codes with scales per row or group |
+//! | [`round`], [`metrics`] | rounding to codes, relative errors |
+//!
+//! ```
+//! use kc_core::TensorView;
+//! use kc_quant::crossquant::{CrossLinear, LinearConfig, Mode};
+//!
+//! let w = [0.5f32, -0.25, 1.0, 0.125, 0.75, -0.5];
+//! let x = [1.0f32, 2.0, -1.0];
+//! let layer = CrossLinear::new(TensorView::from_slice([2, 3], &w)?, None, &LinearConfig::for_mode(Mode::Folded))?;
+//! let y = layer.forward(TensorView::from_slice([1, 3], &x)?)?;
+//! assert!((y.as_slice()[0] + 1.0).abs() < 0.02);
+//! # Ok::<(), kc_core::Error>(())
+//! ```
+
+pub mod crossquant;
+pub mod metrics;
+pub mod qtensor;
+pub mod round;
+mod rows;
+
+pub use crossquant::{CrossCodes, CrossLinear, CrossSpec};
+pub use qtensor::QTensor;

@@ -1,0 +1,4 @@
+mod calibrate;
+mod codes;
+mod golden;
+mod linear;

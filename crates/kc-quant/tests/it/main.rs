@@ -1,0 +1,8 @@
+//! Integration tests of kc-quant.
+
+use kc_testing::alloc::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+mod crossquant;
