@@ -22,18 +22,20 @@ unsafe fn group<const R: usize, const V: usize>(
     let mut sums = [[_mm256_setzero_si256(); V]; R];
     let low = _mm256_set1_epi16(0xff);
     for _ in 0..quads {
+        let (mut even, mut odd) = ([_mm256_setzero_si256(); V], [_mm256_setzero_si256(); V]);
         for v in 0..V {
             // SAFETY: inside of this quad's weights, by the contract.
             let bytes = unsafe { _mm256_loadu_si256(weights.add(32 * v).cast()) };
-            let even = _mm256_and_si256(bytes, low);
-            let odd = _mm256_srli_epi16::<8>(bytes);
-            for (r, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: inside of this quad's activations, by the contract.
-                let (a02, a13) = unsafe { (*words.add(2 * r), *words.add(2 * r + 1)) };
-                let by_even = _mm256_madd_epi16(even, _mm256_set1_epi32(a02));
-                let by_odd = _mm256_madd_epi16(odd, _mm256_set1_epi32(a13));
-                sums[v] = _mm256_add_epi32(sums[v], by_even);
-                sums[v] = _mm256_add_epi32(sums[v], by_odd);
+            even[v] = _mm256_and_si256(bytes, low);
+            odd[v] = _mm256_srli_epi16::<8>(bytes);
+        }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: inside of this quad's activations, by the contract.
+            let (a02, a13) = unsafe { (*words.add(2 * r), *words.add(2 * r + 1)) };
+            let (a02, a13) = (_mm256_set1_epi32(a02), _mm256_set1_epi32(a13));
+            for v in 0..V {
+                sums[v] = _mm256_add_epi32(sums[v], _mm256_madd_epi16(even[v], a02));
+                sums[v] = _mm256_add_epi32(sums[v], _mm256_madd_epi16(odd[v], a13));
             }
         }
         // SAFETY: at most one past the end, by the contract.

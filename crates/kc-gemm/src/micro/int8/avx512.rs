@@ -22,18 +22,20 @@ unsafe fn group<const R: usize, const V: usize>(
     let mut sums = [[_mm512_setzero_si512(); V]; R];
     let low = _mm512_set1_epi16(0xff);
     for _ in 0..quads {
+        let (mut even, mut odd) = ([_mm512_setzero_si512(); V], [_mm512_setzero_si512(); V]);
         for v in 0..V {
             // SAFETY: inside of this quad's weights, by the contract.
             let bytes = unsafe { _mm512_loadu_si512(weights.add(64 * v).cast()) };
-            let even = _mm512_and_si512(bytes, low);
-            let odd = _mm512_srli_epi16::<8>(bytes);
-            for (r, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: inside of this quad's activations, by the contract.
-                let (a02, a13) = unsafe { (*words.add(2 * r), *words.add(2 * r + 1)) };
-                let by_even = _mm512_madd_epi16(even, _mm512_set1_epi32(a02));
-                let by_odd = _mm512_madd_epi16(odd, _mm512_set1_epi32(a13));
-                sums[v] = _mm512_add_epi32(sums[v], by_even);
-                sums[v] = _mm512_add_epi32(sums[v], by_odd);
+            even[v] = _mm512_and_si512(bytes, low);
+            odd[v] = _mm512_srli_epi16::<8>(bytes);
+        }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: inside of this quad's activations, by the contract.
+            let (a02, a13) = unsafe { (*words.add(2 * r), *words.add(2 * r + 1)) };
+            let (a02, a13) = (_mm512_set1_epi32(a02), _mm512_set1_epi32(a13));
+            for v in 0..V {
+                sums[v] = _mm512_add_epi32(sums[v], _mm512_madd_epi16(even[v], a02));
+                sums[v] = _mm512_add_epi32(sums[v], _mm512_madd_epi16(odd[v], a13));
             }
         }
         // SAFETY: at most one past the end, by the contract.

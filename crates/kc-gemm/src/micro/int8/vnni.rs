@@ -24,13 +24,16 @@ unsafe fn group<const R: usize, const V: usize>(
 ) -> [[__m512i; V]; R] {
     let mut sums = [[_mm512_setzero_si512(); V]; R];
     for _ in 0..quads {
-        for v in 0..V {
+        let mut bytes = [_mm512_setzero_si512(); V];
+        for (v, bytes) in bytes.iter_mut().enumerate() {
             // SAFETY: inside of this quad's weights, by the contract.
-            let bytes = unsafe { _mm512_loadu_si512(weights.add(64 * v).cast()) };
-            for (r, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: inside of this quad's activations, by the contract.
-                let four = _mm512_set1_epi32(unsafe { *words.add(r) });
-                sums[v] = _mm512_dpbusd_epi32(sums[v], bytes, four);
+            *bytes = unsafe { _mm512_loadu_si512(weights.add(64 * v).cast()) };
+        }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: inside of this quad's activations, by the contract.
+            let four = _mm512_set1_epi32(unsafe { *words.add(r) });
+            for (sum, &bytes) in sums.iter_mut().zip(&bytes) {
+                *sum = _mm512_dpbusd_epi32(*sum, bytes, four);
             }
         }
         // SAFETY: at most one past the end, by the contract.
