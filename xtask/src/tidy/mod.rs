@@ -53,7 +53,12 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
         for name in files(&root.join(folder))? {
             let path = format!("{folder}/{name}");
             if path.ends_with(".rs") && !path.contains("/target/") {
-                findings.extend(source::check(&path, &sh.read_file(&path)?));
+                let above = source::parent(&path).filter(|above| root.join(above).exists());
+                let covered = match above {
+                    Some(above) => source::gives_reason(&sh.read_file(above)?),
+                    None => false,
+                };
+                findings.extend(source::check(&path, &sh.read_file(&path)?, covered));
             }
         }
     }

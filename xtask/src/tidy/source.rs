@@ -22,8 +22,22 @@ const MAY_UNWRAP: &[&str] = &["crates/kc-cli/", "crates/kc-testing/"];
 // Spelt in two parts, so that this file does not break its own rule.
 const LEFTOVERS: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 
-/// Checks one file, named from the root of the repository.
-pub(crate) fn check(path: &str, text: &str) -> Vec<Finding> {
+/// The file of the module that this one is part of, if it can be told from the path (`mod.rs` of the folder).
+pub(crate) fn parent(path: &str) -> Option<String> {
+    let (folder, name) = path.rsplit_once('/')?;
+    let folder = if name == "mod.rs" { folder.rsplit_once('/')?.0 } else { folder };
+    Some(format!("{folder}/mod.rs"))
+}
+
+/// True if the file says why it, and the modules below it, may hold unsafe code.
+pub(crate) fn gives_reason(text: &str) -> bool {
+    let spaceless: String = without_comments_and_text(text).split_whitespace().collect();
+    spaceless.contains("#![expect(unsafe_code,reason=")
+}
+
+/// Checks one file, named from the root of the repository. `covered`: its parent module gives the reason for
+/// unsafe code.
+pub(crate) fn check(path: &str, text: &str, covered: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let lines = text.lines().count();
     let generated = text.lines().next().is_some_and(|line| line.contains(MARK));
@@ -38,7 +52,7 @@ pub(crate) fn check(path: &str, text: &str) -> Vec<Finding> {
         }
     }
     let code = without_comments_and_text(text);
-    findings.extend(unsafety(path, &code));
+    findings.extend(unsafety(path, &code, covered || gives_reason(text)));
     let library = path.starts_with("crates/")
         && path.contains("/src/")
         && !MAY_UNWRAP.iter().any(|start| path.starts_with(start));
@@ -68,7 +82,7 @@ pub(crate) fn forbids(sh: &Shell, member: &Member) -> Result<Vec<Finding>> {
     )])
 }
 
-fn unsafety(path: &str, code: &str) -> Vec<Finding> {
+fn unsafety(path: &str, code: &str, reasoned: bool) -> Vec<Finding> {
     let Some(number) = code.lines().position(|line| has_word(line, "unsafe")) else { return Vec::new() };
     let allowed = path.ends_with("/x86.rs")
         || path.contains("/x86/")
@@ -81,8 +95,8 @@ fn unsafety(path: &str, code: &str) -> Vec<Finding> {
         let fix = "move it to x86.rs, or find a safe way; docs/unsafe.md has the list";
         findings.push(Finding::new(at(path, number), "unsafe code outside of its files", fix));
     }
-    if !code.contains("#![expect(unsafe_code") {
-        let fix = "begin the file with #![expect(unsafe_code, reason = \"...\")]";
+    if !reasoned {
+        let fix = "begin it, or its module's mod.rs, with #![expect(unsafe_code, reason = \"...\")]";
         findings.push(Finding::new(at(path, number), "unsafe code without a reason for the file", fix));
     }
     findings
@@ -227,7 +241,7 @@ mod tests {
     const LIB: &str = "crates/kc-x/src/a.rs";
 
     fn rules(path: &str, text: &str) -> Vec<String> {
-        check(path, text).into_iter().map(|f| format!("{} {}", f.place, f.rule)).collect()
+        check(path, text, false).into_iter().map(|f| format!("{} {}", f.place, f.rule)).collect()
     }
 
     #[test]
@@ -259,6 +273,18 @@ mod tests {
         assert_eq!(rules("crates/kc-x/src/room/mod.rs", good).len(), 1);
         assert_eq!(rules("crates/kc-x/src/room/x86.rs", "fn f() { unsafe {} }").len(), 1);
         assert_eq!(rules(LIB, "#![forbid(unsafe_code)]\n// unsafe\nlet unsafely = 1;"), [""; 0]);
+    }
+
+    #[test]
+    fn a_module_gives_the_reason_for_its_files() {
+        let tile = "crates/kc-x/src/micro/float/tile.rs";
+        assert_eq!(parent(tile).as_deref(), Some("crates/kc-x/src/micro/float/mod.rs"));
+        assert_eq!(parent("crates/kc-x/src/micro/mod.rs").as_deref(), Some("crates/kc-x/src/mod.rs"));
+        assert!(gives_reason("//! Tiles.\n\n#![expect(\n    unsafe_code,\n    reason = \"...\"\n)]\n"));
+        assert!(!gives_reason("// #![expect(unsafe_code, reason = \"...\")]\n"));
+        assert_eq!(check(tile, "unsafe fn f() {}", true), []);
+        assert_eq!(check(tile, "unsafe fn f() {}", false).len(), 1);
+        assert_eq!(check(LIB, "unsafe fn f() {}", true).len(), 1);
     }
 
     #[test]
