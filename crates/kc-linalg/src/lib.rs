@@ -3,7 +3,8 @@
 //! | Module | What it holds |
 //! |---|---|
 //! | [`decomp`] | [`eigvalsh`], [`eigh`], [`singular_values`], [`svd`], [`cholesky`] |
-//! | [`mnn`] | matrix nuclear norm: how compressed a matrix of hidden states is, in two passes over it |
+//! | [`pairwise`](mod@crate::pairwise) | inner products, cosines and distances of all pairs of rows, whole or by tiles |
+//! | [`mnn`](mod@crate::mnn) | matrix nuclear norm: how compressed a matrix of hidden states is, in two passes over it |
 #![cfg_attr(feature = "faer", doc = "| [`faer`](mod@crate::faer) | views to and from faer, without copies |")]
 //!
 //! ```
@@ -28,6 +29,7 @@ pub mod faer;
 #[allow(unreachable_pub, reason = "public with the feature faer")]
 mod faer;
 pub mod mnn;
+pub mod pairwise;
 mod real;
 
 pub use decomp::{Eigh, Svd, Vectors, cholesky, eigh, eigvalsh, singular_values, svd};

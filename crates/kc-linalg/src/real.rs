@@ -1,7 +1,5 @@
 //! The element types that can be factored.
 
-use kc_core::Float;
-
 mod sealed {
     /// What the decompositions need of a type; its methods are faer's and not part of the interface.
     pub trait Sealed: faer::traits::RealField + Copy {}
@@ -10,7 +8,7 @@ mod sealed {
 }
 
 /// A type that matrices can be factored in: `f32` or `f64`. Sealed.
-pub trait Real: Float + sealed::Sealed {
+pub trait Real: kc_gemm::Operand<Sum = Self> + kc_gemm::Real + sealed::Sealed {
     /// The distance from 1 to the next number.
     const EPS: f64;
 }

@@ -12,3 +12,4 @@ mod mnn;
 mod mnn_exact;
 mod mnn_grad;
 mod mnn_stream;
+mod pairwise;
