@@ -53,12 +53,7 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
         for name in files(&root.join(folder))? {
             let path = format!("{folder}/{name}");
             if path.ends_with(".rs") && !path.contains("/target/") {
-                let above = source::parent(&path).filter(|above| root.join(above).exists());
-                let covered = match above {
-                    Some(above) => source::gives_reason(&sh.read_file(above)?),
-                    None => false,
-                };
-                findings.extend(source::check(&path, &sh.read_file(&path)?, covered));
+                findings.extend(source::check(&path, &sh.read_file(&path)?));
             }
         }
     }

@@ -22,22 +22,8 @@ const MAY_UNWRAP: &[&str] = &["crates/kc-cli/", "crates/kc-testing/"];
 // Spelt in two parts, so that this file does not break its own rule.
 const LEFTOVERS: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 
-/// The file of the module that this one is part of, if it can be told from the path (`mod.rs` of the folder).
-pub(crate) fn parent(path: &str) -> Option<String> {
-    let (folder, name) = path.rsplit_once('/')?;
-    let folder = if name == "mod.rs" { folder.rsplit_once('/')?.0 } else { folder };
-    Some(format!("{folder}/mod.rs"))
-}
-
-/// True if the file says why it, and the modules below it, may hold unsafe code.
-pub(crate) fn gives_reason(text: &str) -> bool {
-    let spaceless: String = without_comments_and_text(text).split_whitespace().collect();
-    spaceless.contains("#![expect(unsafe_code,reason=")
-}
-
-/// Checks one file, named from the root of the repository. `covered`: its parent module gives the reason for
-/// unsafe code.
-pub(crate) fn check(path: &str, text: &str, covered: bool) -> Vec<Finding> {
+/// Checks one file, named from the root of the repository.
+pub(crate) fn check(path: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let lines = text.lines().count();
     let generated = text.lines().next().is_some_and(|line| line.contains(MARK));
@@ -52,12 +38,12 @@ pub(crate) fn check(path: &str, text: &str, covered: bool) -> Vec<Finding> {
         }
     }
     let code = without_comments_and_text(text);
-    findings.extend(unsafety(path, &code, covered || gives_reason(text)));
+    findings.extend(unsafety(path, &code));
     let library = path.starts_with("crates/")
         && path.contains("/src/")
         && !MAY_UNWRAP.iter().any(|start| path.starts_with(start));
     if library {
-        findings.extend(unwraps(path, &without_tests(&code)));
+        findings.extend(unwraps(path, &without_items(&code, "#[cfg(test)]")));
     }
     findings
 }
@@ -82,7 +68,7 @@ pub(crate) fn forbids(sh: &Shell, member: &Member) -> Result<Vec<Finding>> {
     )])
 }
 
-fn unsafety(path: &str, code: &str, reasoned: bool) -> Vec<Finding> {
+fn unsafety(path: &str, code: &str) -> Vec<Finding> {
     let Some(number) = code.lines().position(|line| has_word(line, "unsafe")) else { return Vec::new() };
     let allowed = path.ends_with("/x86.rs")
         || path.contains("/x86/")
@@ -95,8 +81,11 @@ fn unsafety(path: &str, code: &str, reasoned: bool) -> Vec<Finding> {
         let fix = "move it to x86.rs, or find a safe way; docs/unsafe.md has the list";
         findings.push(Finding::new(at(path, number), "unsafe code outside of its files", fix));
     }
-    if !reasoned {
-        let fix = "begin it, or its module's mod.rs, with #![expect(unsafe_code, reason = \"...\")]";
+    let spaceless: String = code.split_whitespace().collect();
+    let reasoned = spaceless.contains("#![expect(unsafe_code,reason=");
+    // The compiler wants the reason of a macro's unsafe code where the macro is used.
+    if !reasoned && has_word(&without_items(code, "macro_rules!"), "unsafe") {
+        let fix = "begin the file with #![expect(unsafe_code, reason = \"...\")]";
         findings.push(Finding::new(at(path, number), "unsafe code without a reason for the file", fix));
     }
     findings
@@ -204,12 +193,11 @@ fn character(text: &str) -> Option<usize> {
     body[first.len_utf8()..].starts_with('\'').then_some(first.len_utf8() + 2)
 }
 
-/// Code (without comments and text) whose `#[cfg(test)]` items are blanked; lines stay lines.
-fn without_tests(code: &str) -> String {
-    const MARKER: &str = "#[cfg(test)]";
+/// Code (without comments and text) whose items that begin with `marker` are blanked; lines stay lines.
+fn without_items(code: &str, marker: &str) -> String {
     let mut out = String::with_capacity(code.len());
     let mut rest = code;
-    while let Some(start) = rest.find(MARKER) {
+    while let Some(start) = rest.find(marker) {
         out.push_str(&rest[..start]);
         let length = item(&rest[start..]);
         out.extend(rest[start..start + length].matches('\n'));
@@ -241,7 +229,7 @@ mod tests {
     const LIB: &str = "crates/kc-x/src/a.rs";
 
     fn rules(path: &str, text: &str) -> Vec<String> {
-        check(path, text, false).into_iter().map(|f| format!("{} {}", f.place, f.rule)).collect()
+        check(path, text).into_iter().map(|f| format!("{} {}", f.place, f.rule)).collect()
     }
 
     #[test]
@@ -276,15 +264,12 @@ mod tests {
     }
 
     #[test]
-    fn a_module_gives_the_reason_for_its_files() {
-        let tile = "crates/kc-x/src/micro/float/tile.rs";
-        assert_eq!(parent(tile).as_deref(), Some("crates/kc-x/src/micro/float/mod.rs"));
-        assert_eq!(parent("crates/kc-x/src/micro/mod.rs").as_deref(), Some("crates/kc-x/src/mod.rs"));
-        assert!(gives_reason("//! Tiles.\n\n#![expect(\n    unsafe_code,\n    reason = \"...\"\n)]\n"));
-        assert!(!gives_reason("// #![expect(unsafe_code, reason = \"...\")]\n"));
-        assert_eq!(check(tile, "unsafe fn f() {}", true), []);
-        assert_eq!(check(tile, "unsafe fn f() {}", false).len(), 1);
-        assert_eq!(check(LIB, "unsafe fn f() {}", true).len(), 1);
+    fn a_macro_leaves_the_reason_to_its_users() {
+        let tile = "crates/kc-x/src/micro/tile.rs";
+        assert_eq!(rules(tile, "macro_rules! m { () => { unsafe fn f() {} }; }"), [""; 0]);
+        assert_eq!(rules(tile, "macro_rules! m { () => {}; }\nunsafe fn f() {}").len(), 1);
+        let long = "#![expect(\n    unsafe_code,\n    reason = \"...\"\n)]\nunsafe fn f() {}";
+        assert_eq!(rules(tile, long), [""; 0]);
     }
 
     #[test]
