@@ -224,7 +224,9 @@ impl fmt::Display for Error {
             Error::TooLarge { arg, need, limit, unit } => {
                 write!(f, "{arg}: expected at most {limit} {unit}, needs {need}")
             }
-            Error::Singular { arg, index } => write!(f, "{arg}: singular or not positive definite at {index}"),
+            Error::Singular { arg, index } => {
+                write!(f, "{arg}: singular or not positive definite at {index}")
+            }
             Error::NotConverged { what, iterations, residual } => {
                 write!(f, "{what}: not converged after {iterations} iterations (residual {residual:e})")
             }

@@ -1,10 +1,10 @@
 //! Random numbers: one seeded generator for the whole workspace.
 
+use rand::Rng;
 use rand::SeedableRng;
 use rand::rand_core::TryRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
-use rand::Rng;
 
 /// ChaCha8 with a seed and a stream. The same pair gives the same numbers on every machine and in every
 /// version; different streams of one seed are independent, so parallel work takes one stream per chunk.

@@ -61,7 +61,15 @@ use std::path::Path;
 
 use kc_core::{AnyTensor, Error, Result};
 
+#[cfg(feature = "fasta")]
+pub use fasta::Fasta;
+#[cfg(feature = "mtx")]
+pub use mtx::Mtx;
+#[cfg(feature = "npz")]
+pub use npz::NpzFile;
 pub use path::{Format, Location};
+#[cfg(feature = "safetensors")]
+pub use safetensors::SafeTensorsFile;
 
 /// Reads a tensor, by the file's extension.
 ///
@@ -74,17 +82,17 @@ pub fn read(path: impl AsRef<Path>) -> Result<AnyTensor> {
         Format::Npy => npy::read(&location.path),
         #[cfg(feature = "npz")]
         Format::Npz => {
-            let file = npz::NpzFile::open(&location.path)?;
+            let file = NpzFile::open(&location.path)?;
             file.get(one_name(&location, file.names())?)
         }
         #[cfg(feature = "safetensors")]
         Format::SafeTensors => {
-            let file = safetensors::SafeTensorsFile::open(&location.path)?;
+            let file = SafeTensorsFile::open(&location.path)?;
             file.get(one_name(&location, file.names())?)
         }
         #[cfg(feature = "safetensors")]
         Format::SafeTensorsIndex => {
-            let file = safetensors::SafeTensorsFile::open_index(&location.path)?;
+            let file = SafeTensorsFile::open_index(&location.path)?;
             file.get(one_name(&location, file.names())?)
         }
         #[cfg(feature = "mtx")]

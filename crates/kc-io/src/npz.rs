@@ -172,13 +172,15 @@ impl std::fmt::Debug for NpzFile {
 
 /// Writes an archive, stored and aligned.
 pub fn write(path: impl AsRef<Path>, tensors: &[(&str, AnyTensor)]) -> Result<()> {
-    write_with(path, tensors, Compression::Stored)
+    write_with(path, tensors, &[], Compression::Stored)
 }
 
-/// Writes an archive. Equal input gives equal bytes: no times are stored.
+/// Writes an archive of tensors and strings (as SciPy keeps the name of a format). Equal input gives equal
+/// bytes: no times are stored.
 pub fn write_with(
     path: impl AsRef<Path>,
     tensors: &[(&str, AnyTensor)],
+    texts: &[(&str, &str)],
     compression: Compression,
 ) -> Result<()> {
     let path = path.as_ref();
@@ -195,6 +197,10 @@ pub fn write_with(
             zip.start_file(format!("{name}.npy"), options.large_file(large))
                 .map_err(|error| zip_error(error, &source))?;
             npy::write_to(&mut zip, tensor, path)?;
+        }
+        for (name, text) in texts {
+            zip.start_file(format!("{name}.npy"), options).map_err(|error| zip_error(error, &source))?;
+            npy::write_text_to(&mut zip, text, path)?;
         }
         let mut out = zip.finish().map_err(|error| zip_error(error, &source))?;
         out.flush().map_err(|error| Error::io(path, &error))

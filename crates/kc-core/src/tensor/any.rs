@@ -120,7 +120,9 @@ impl AnyTensor {
         let mut out = Tensor::zeros(shape)?;
         macro_rules! from {
             ($t:ty, $value:expr) => {
-                for (slot, bytes) in out.as_mut_slice().iter_mut().zip(self.data.chunks_exact(size_of::<$t>())) {
+                for (slot, bytes) in
+                    out.as_mut_slice().iter_mut().zip(self.data.chunks_exact(size_of::<$t>()))
+                {
                     // The bytes of a file need not be aligned for their type.
                     *slot = $value(bytemuck::pod_read_unaligned::<$t>(bytes));
                 }

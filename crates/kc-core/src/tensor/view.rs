@@ -275,7 +275,11 @@ impl<'a, T: Element, const N: usize> TensorView<'a, T, N> {
                 continue;
             }
             if self.shape[axis] != 1 {
-                return Err(Error::shape("shape", format!("one that {:?} broadcasts to", self.shape), &shape));
+                return Err(Error::shape(
+                    "shape",
+                    format!("one that {:?} broadcasts to", self.shape),
+                    &shape,
+                ));
             }
             out.strides[axis] = 0;
         }
@@ -525,7 +529,12 @@ outer_index! {
 }
 
 /// All of shape x strides, from `offset`, lies inside of a slice of `len` elements.
-fn check_reach<const N: usize>(shape: &[usize; N], strides: &[isize; N], offset: usize, len: usize) -> Result<()> {
+fn check_reach<const N: usize>(
+    shape: &[usize; N],
+    strides: &[isize; N],
+    offset: usize,
+    len: usize,
+) -> Result<()> {
     let empty = checked_len("shape", shape)? == 0;
     let fits = offset_bounds(shape, strides).is_some_and(|(low, high)| {
         let offset = offset as i128;

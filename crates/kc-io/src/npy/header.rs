@@ -150,13 +150,21 @@ pub(super) fn write(dtype: DType, shape: &[usize]) -> Result<Vec<u8>> {
         _ if cfg!(target_endian = "big") => '>',
         _ => '<',
     };
+    write_descr(&format!("{order}{name}"), shape)
+}
+
+/// The header of a string: an array of rank 0 of `len` bytes.
+#[cfg(feature = "npz")]
+pub(super) fn write_text(len: usize) -> Result<Vec<u8>> {
+    write_descr(&format!("|S{len}"), &[])
+}
+
+fn write_descr(descr: &str, shape: &[usize]) -> Result<Vec<u8>> {
     let axes: Vec<String> = shape.iter().map(usize::to_string).collect();
     // A tuple of one element needs its comma.
     let comma = if axes.len() == 1 { "," } else { "" };
-    let mut text = format!(
-        "{{'descr': '{order}{name}', 'fortran_order': False, 'shape': ({}{comma}), }}",
-        axes.join(", ")
-    );
+    let mut text =
+        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}{comma}), }}", axes.join(", "));
     if let Some(first) = axes.first() {
         text.extend(std::iter::repeat_n(' ', GROWTH_DIGITS.saturating_sub(first.len())));
     }

@@ -122,3 +122,11 @@ pub(crate) fn write_to(out: &mut dyn Write, tensor: &AnyTensor, path: &Path) -> 
     let parts = out.write_all(&header).and_then(|()| out.write_all(tensor.bytes()));
     parts.map_err(|error| Error::io(path, &error))
 }
+
+/// Writes a string as [`read_text`] reads it. `path` is for errors.
+#[cfg(feature = "npz")]
+pub(crate) fn write_text_to(out: &mut dyn Write, text: &str, path: &Path) -> Result<()> {
+    let header = header::write_text(text.len())?;
+    let parts = out.write_all(&header).and_then(|()| out.write_all(text.as_bytes()));
+    parts.map_err(|error| Error::io(path, &error))
+}

@@ -14,7 +14,7 @@ fn open(bytes: Vec<u8>) -> kc_core::Result<NpzFile> {
 fn written(tensors: &[(&str, AnyTensor)], compression: Compression) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.npz");
-    npz::write_with(&path, tensors, compression).unwrap();
+    npz::write_with(&path, tensors, &[], compression).unwrap();
     std::fs::read(path).unwrap()
 }
 
@@ -79,6 +79,17 @@ fn what_is_written_reads_back() {
         assert!(written(&tensors, compression) == written(&tensors, compression));
     }
     assert!(open(written(&[], Compression::Stored)).unwrap().names().is_empty());
+}
+
+#[test]
+fn strings_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.npz");
+    let x = golden_tensor(DType::F32, &[2]);
+    npz::write_with(&path, &[("x", x)], &[("format", "csr"), ("empty", "")], Compression::Stored).unwrap();
+    let file = NpzFile::open(&path).unwrap();
+    assert_eq!(file.names(), ["x", "format", "empty"]);
+    assert_eq!((file.text("format").unwrap().as_str(), file.text("empty").unwrap().as_str()), ("csr", ""));
 }
 
 #[test]
