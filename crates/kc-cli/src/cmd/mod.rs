@@ -15,6 +15,7 @@ mod completions;
 mod info;
 mod list;
 mod man;
+mod mnn;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     List(list::Args),
     /// Print the processor, its instruction sets, caches and memory
     Info(info::Args),
+    /// Matrix nuclear-norm: score how compressed hidden states are
+    Mnn(mnn::Args),
     /// Print the completion script of a shell
     Completions(completions::Args),
     /// Print the manual page, or write the pages of all verbs to a folder
@@ -40,6 +43,7 @@ pub(crate) fn run(command: &Command, ctx: &Ctx) -> Result<Answer> {
     match command {
         Command::List(args) => list::run(args),
         Command::Info(args) => info::run(args),
+        Command::Mnn(args) => mnn::run(args, ctx),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
     }

@@ -2,4 +2,5 @@
 
 mod frame;
 mod help;
+mod mnn;
 mod support;
