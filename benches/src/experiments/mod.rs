@@ -32,6 +32,7 @@
 //! ```
 
 mod core;
+mod matrix_nuclear_norm;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,8 +56,14 @@ pub(crate) struct Experiment {
 }
 
 /// All experiments, in the order of the report.
-pub(crate) const EXPERIMENTS: &[Experiment] =
-    &[Experiment { name: "core", title: "kc-core: vector mathematics", run: core::run }];
+pub(crate) const EXPERIMENTS: &[Experiment] = &[
+    Experiment { name: "core", title: "kc-core: vector mathematics", run: core::run },
+    Experiment {
+        name: "matrix_nuclear_norm",
+        title: "Matrix nuclear norm: how compressed are hidden states",
+        run: matrix_nuclear_norm::run,
+    },
+];
 
 /// What the command line asked for.
 #[derive(Debug, Clone, Copy)]
