@@ -9,7 +9,10 @@ use crate::blocking::{Blocking, Caches};
 use crate::gemm::{Operand, pack};
 use crate::panel::{Lines, PanelSource};
 
-/// A right operand `[K, N]` in the panels of one level. Products with it have the bits of the plain ones.
+/// A right operand `[K, N]` in the panels of one level.
+///
+/// Products with it have the bits of the plain ones at that level, except for those with one row or one column: the
+/// plain ones stream the matrix then and add in another order, within the same bound.
 ///
 /// ```
 /// use kc_core::{Tensor, TensorView};
