@@ -10,12 +10,15 @@
 //! > {"result": "name"}                  < {"arrays": {"y": "/tmp/../y.npy"}}
 //! ```
 //!
-//! A failed request is answered by `{"error": ".."}`.
+//! A failed request is answered by `{"error": ".."}`. A child that is silent for [`PATIENCE`] is ended; the next
+//! case starts another.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use kc_core::AnyTensor;
@@ -25,6 +28,9 @@ use serde_json::{Value, json};
 use crate::machine::Machine;
 use crate::record::{PeerRow, Roofline, Timing};
 use crate::timing::{self, Budget, Contestant, Here};
+
+/// How long a request may take: a sample of the slowest peer, or loading all libraries.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Arrays by name.
 pub(crate) type Arrays = BTreeMap<String, AnyTensor>;
@@ -169,11 +175,17 @@ pub(crate) fn compare(
         Some((Err(error), _)) => rows.push(row("Python peers", "", Err(error), None)),
         Some((Ok((session, names)), judge)) => {
             for (name, theirs) in names.present.iter().zip(times) {
-                let error = if theirs.is_ok() { Some(judge(&session.result(&name.name)?)?) } else { None };
+                // A peer whose answer cannot be had or judged has no time either.
+                let judged = theirs.and_then(|t| Ok((t, judge(&session.result(&name.name)?)?)));
+                let (theirs, error) = match judged {
+                    Ok((timing, error)) => (Ok(timing), Some(error)),
+                    Err(error) => (Err(error), None),
+                };
                 rows.push(row(&name.name, &name.version, theirs, error));
             }
-            for missing in &names.missing {
-                rows.push(row(&missing.name, "", Err(anyhow!("not run (needs {})", missing.needs)), None));
+            for Missing { name, needs } in &names.missing {
+                let needs = session.why(needs).map_or_else(|| needs.clone(), |why| format!("{needs}: {why}"));
+                rows.push(row(name, "", Err(anyhow!("not run (needs {needs})")), None));
             }
         }
     }
@@ -211,7 +223,7 @@ impl Sessions {
     }
 
     fn open(&mut self, threads: usize, case: &str, side: &PythonSide<'_>) -> Result<(&mut Session, Names)> {
-        if !self.open.contains_key(&threads) {
+        if self.open.get(&threads).is_none_or(|session| session.ended) {
             let session = Session::start(self.system, threads)?;
             self.open.insert(threads, session);
         }
@@ -244,8 +256,14 @@ struct Missing {
 struct Session {
     child: Child,
     input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    /// What the child says, read by a thread of its own so that waiting for it can end.
+    lines: Receiver<std::io::Result<String>>,
+    patience: Duration,
+    /// True once the child is of no use any more.
+    ended: bool,
     folder: tempfile::TempDir,
+    /// Packages that could not be installed, and why.
+    failures: BTreeMap<String, String>,
 }
 
 impl Session {
@@ -253,18 +271,41 @@ impl Session {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
         let script = scripts.join(format!("{system}.py"));
         ensure!(script.exists(), "not run (needs {})", script.display());
-        let python = environment(&scripts, &script)?;
+        let (python, failures) = environment(&scripts, &script)?;
         let folder = tempfile::tempdir().context("a temporary folder")?;
         let mut command = Command::new(python);
-        command.arg("-u").arg(&script).arg(folder.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg("-u").arg(&script).arg(folder.path());
         for variable in ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"] {
             command.env(variable, threads.to_string());
         }
-        let mut child = command.spawn().with_context(|| format!("cannot start {}", script.display()))?;
+        Session::over(command, folder, PATIENCE, failures)
+            .with_context(|| format!("cannot start {}", script.display()))
+    }
+
+    fn over(
+        mut command: Command,
+        folder: tempfile::TempDir,
+        patience: Duration,
+        failures: BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             bail!("the peers' process has no pipes");
         };
-        Ok(Session { child, input, output: BufReader::new(output), folder })
+        let (sender, lines) = mpsc::channel();
+        // Ends with the child, or with the session that it sends to.
+        std::thread::spawn(move || {
+            let mut output = BufReader::new(output).lines();
+            output.try_for_each(|line| sender.send(line)).ok();
+        });
+        Ok(Session { child, input, lines, patience, ended: false, folder, failures })
+    }
+
+    /// Why the package that holds this module is not here, as far as the names tell.
+    fn why(&self, module: &str) -> Option<&str> {
+        let whole = module.split('.').next().unwrap_or(module);
+        let found = self.failures.iter().find(|(package, _)| package.replace('-', "_").contains(whole));
+        found.map(|(_, why)| why.as_str())
     }
 
     fn begin(&mut self, case: &str, threads: usize, side: &PythonSide<'_>) -> Result<Names> {
@@ -274,7 +315,13 @@ impl Session {
             kc_io::write(&path, array)?;
             arrays.insert((*name).to_owned(), json!(path));
         }
-        self.ask(&json!({ "case": case, "arrays": arrays, "params": side.params, "threads": threads }))
+        let request = json!({ "case": case, "arrays": arrays, "params": side.params, "threads": threads });
+        let failures: Vec<String> =
+            self.failures.iter().map(|(package, why)| format!("{package}: {why}")).collect();
+        self.ask(&request).map_err(|error| match failures.is_empty() {
+            true => error,
+            false => error.context(format!("not installed: {}", failures.join("; "))),
+        })
     }
 
     fn result(&mut self, name: &str) -> Result<Arrays> {
@@ -287,17 +334,30 @@ impl Session {
     }
 
     fn ask<T: for<'de> Deserialize<'de>>(&mut self, request: &Value) -> Result<T> {
-        writeln!(self.input, "{request}").context("the peers' process is gone")?;
-        self.input.flush().context("the peers' process is gone")?;
-        let mut line = String::new();
-        let length = self.output.read_line(&mut line).context("the peers' process is gone")?;
-        ensure!(length > 0, "the peers' process ended");
+        let line = self.exchange(request);
+        self.ended |= line.is_err();
+        let line = line?;
         let answer: Value =
             serde_json::from_str(&line).with_context(|| format!("the peers said {line:?}"))?;
         if let Some(error) = answer.get("error").and_then(Value::as_str) {
             bail!("{error}");
         }
         serde_json::from_value(answer).with_context(|| format!("the peers said {line:?}"))
+    }
+
+    fn exchange(&mut self, request: &Value) -> Result<String> {
+        ensure!(!self.ended, "the peers' process has ended");
+        writeln!(self.input, "{request}").context("the peers' process has ended")?;
+        self.input.flush().context("the peers' process has ended")?;
+        match self.lines.recv_timeout(self.patience) {
+            Ok(line) => line.context("the peers' process cannot be read"),
+            Err(mpsc::RecvTimeoutError::Disconnected) => bail!("the peers' process has ended"),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                // It may be gone already.
+                let _ = self.child.kill();
+                bail!("no answer within {} s", self.patience.as_secs_f64())
+            }
+        }
     }
 }
 
@@ -310,8 +370,9 @@ impl Drop for Session {
 }
 
 /// The interpreter of `target/bench/venv`, with what the script requires as far as it can be installed. The
-/// script's second line names the packages (`# requires: numpy scipy`), requirements.txt pins them.
-fn environment(scripts: &Path, script: &Path) -> Result<PathBuf> {
+/// script's line `# requires: numpy scipy` names the packages, requirements.txt pins them. Also gives the
+/// packages that cannot be had, and why.
+fn environment(scripts: &Path, script: &Path) -> Result<(PathBuf, BTreeMap<String, String>)> {
     let venv = crate::target().join("bench").join("venv");
     let bin = venv.join(if cfg!(windows) { "Scripts" } else { "bin" });
     let python = bin.join(if cfg!(windows) { "python.exe" } else { "python" });
@@ -324,15 +385,77 @@ fn environment(scripts: &Path, script: &Path) -> Result<PathBuf> {
     let text = std::fs::read_to_string(script).with_context(|| script.display().to_string())?;
     let required = text.lines().find_map(|line| line.strip_prefix("# requires:")).unwrap_or_default();
     let pins = scripts.join("requirements.txt");
+    let mut failures = BTreeMap::new();
     for package in required.split_whitespace() {
-        // Quiet when all is there; a package that cannot be had becomes a `not run` row of its peer.
-        let _ = Command::new(&python)
+        // Quiet when all is there.
+        let output = Command::new(&python)
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint"])
             .arg(&pins)
             .arg(package)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
+            .output()
+            .with_context(|| python.display().to_string())?;
+        if !output.status.success() {
+            failures.insert(package.to_owned(), reason(&String::from_utf8_lossy(&output.stderr)));
+        }
     }
-    Ok(python)
+    Ok((python, failures))
+}
+
+/// The last error in what pip says.
+fn reason(said: &str) -> String {
+    let errors = said.lines().filter_map(|line| line.split_once("ERROR: "));
+    let last = errors.map(|(_, text)| text).last().or_else(|| said.lines().last());
+    last.unwrap_or("pip fails without a reason").trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    fn session(program: &str, arguments: &[&str]) -> Session {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        let failures = BTreeMap::from([("sparse-dot-mkl".to_owned(), "no wheel".to_owned())]);
+        let folder = tempfile::tempdir().unwrap();
+        Session::over(command, folder, Duration::from_millis(500), failures).unwrap()
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_child_that_answers_is_heard() {
+        // `cat` answers each request with the request itself.
+        let mut echo = session("cat", &[]);
+        for n in [1, 2] {
+            assert_eq!(echo.ask::<Value>(&json!({ "seconds": n })).unwrap(), json!({ "seconds": n }));
+        }
+        let error = echo.ask::<Value>(&json!({ "error": "no such peer" })).unwrap_err();
+        assert_eq!(error.to_string(), "no such peer");
+        assert!(!echo.ended);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_silent_child_is_ended() {
+        let mut silent = session("sleep", &["60"]);
+        let error = silent.ask::<Value>(&json!({})).unwrap_err();
+        assert_eq!(error.to_string(), "no answer within 0.5 s");
+        assert!(silent.ended && !silent.child.wait().unwrap().success());
+        assert!(session("true", &[]).ask::<Value>(&json!({})).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_missing_module_has_the_reason_of_its_package() {
+        let session = session("true", &[]);
+        assert_eq!(session.why("sparse_dot_mkl"), Some("no wheel"));
+        assert_eq!(session.why("scipy.sparse"), None);
+    }
+
+    #[test]
+    fn the_reason_is_the_last_error_of_pip() {
+        let said = "WARNING: a\nERROR: first\nERROR: No matching distribution found for x==1\n\n[notice] b\n";
+        assert_eq!(reason(said), "No matching distribution found for x==1");
+        assert_eq!(reason("python: No module named pip"), "python: No module named pip");
+    }
 }
