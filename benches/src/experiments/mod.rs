@@ -32,6 +32,7 @@
 //! ```
 
 mod core;
+mod gemm;
 mod matrix_nuclear_norm;
 
 use std::sync::Arc;
@@ -58,6 +59,7 @@ pub(crate) struct Experiment {
 /// All experiments, in the order of the report.
 pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment { name: "core", title: "kc-core: vector mathematics", run: core::run },
+    Experiment { name: "gemm", title: "kc-gemm: dense products", run: gemm::run },
     Experiment {
         name: "matrix_nuclear_norm",
         title: "Matrix nuclear norm: how compressed are hidden states",
@@ -159,11 +161,6 @@ impl Ctx {
         let (ours, rows) = crate::peers::compare(comparison, sessions, budget, &self.machine)?;
         self.section.peers.extend(rows);
         Ok(ours)
-    }
-
-    /// Theirs over ours, of the row that was recorded last.
-    pub(crate) fn last_ratio(&self) -> Option<f64> {
-        self.section.peers.last()?.ratio
     }
 
     fn budget(&self) -> Budget {
