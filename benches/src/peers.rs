@@ -401,11 +401,13 @@ fn environment(scripts: &Path, script: &Path) -> Result<(PathBuf, BTreeMap<Strin
     Ok((python, failures))
 }
 
-/// The last error in what pip says.
+/// The errors in what pip says, or else its last line.
 fn reason(said: &str) -> String {
-    let errors = said.lines().filter_map(|line| line.split_once("ERROR: "));
-    let last = errors.map(|(_, text)| text).last().or_else(|| said.lines().last());
-    last.unwrap_or("pip fails without a reason").trim().to_owned()
+    let errors: Vec<&str> = said.lines().filter_map(|line| Some(line.split_once("ERROR: ")?.1)).collect();
+    if errors.is_empty() {
+        return said.lines().last().unwrap_or("pip fails without a reason").trim().to_owned();
+    }
+    errors.join("; ")
 }
 
 #[cfg(test)]
@@ -453,9 +455,9 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_is_the_last_error_of_pip() {
+    fn the_reason_is_what_pip_calls_an_error() {
         let said = "WARNING: a\nERROR: first\nERROR: No matching distribution found for x==1\n\n[notice] b\n";
-        assert_eq!(reason(said), "No matching distribution found for x==1");
+        assert_eq!(reason(said), "first; No matching distribution found for x==1");
         assert_eq!(reason("python: No module named pip"), "python: No module named pip");
     }
 }
