@@ -163,6 +163,11 @@ impl Ctx {
         Ok(ours)
     }
 
+    /// Theirs over ours, of the row that was recorded last.
+    pub(crate) fn last_ratio(&self) -> Option<f64> {
+        self.section.peers.last()?.ratio
+    }
+
     fn budget(&self) -> Budget {
         Budget { time: Duration::from_millis(self.pick(250, 1500)), samples: self.pick(15, 51) }
     }
