@@ -62,7 +62,8 @@ impl<T: Value> Triplets<'_, T> {
 
 /// Offsets of rows whose entries are listed by `keys`.
 fn offsets(nrows: usize, keys: impl Iterator<Item = usize>) -> Result<Vec<i64>> {
-    let len = nrows.checked_add(1).ok_or_else(|| Error::too_large("nrows", u64::MAX, i64::MAX as u64, "rows"))?;
+    let len =
+        nrows.checked_add(1).ok_or_else(|| Error::too_large("nrows", u64::MAX, i64::MAX as u64, "rows"))?;
     let mut indptr = vec![0i64; len];
     for key in keys {
         indptr[key + 1] += 1;
@@ -97,7 +98,12 @@ impl<'a, T: Value, I: Index> CsrView<'a, T, I> {
     pub fn transpose(&self) -> Result<Csr<T, I>> {
         let (m, n) = (self.nrows(), self.ncols());
         if m > I::MAX.to_usize() {
-            return Err(Error::too_large("nrows", m as u64, I::MAX.to_usize() as u64, "columns of the transpose"));
+            return Err(Error::too_large(
+                "nrows",
+                m as u64,
+                I::MAX.to_usize() as u64,
+                "columns of the transpose",
+            ));
         }
         let mut indptr = offsets(n, self.indices().iter().map(|c| c.to_usize()))?;
         let mut indices = vec![I::default(); self.nnz()];
@@ -135,7 +141,8 @@ impl<'a, T: Value, I: Index> CsrView<'a, T, I> {
             return out;
         }
         let (indptr, mut indices, mut values) = {
-            let taken = std::mem::replace(&mut out, Csr::from_parts(0, 0, vec![0], vec![], vec![], Order::Strict));
+            let taken =
+                std::mem::replace(&mut out, Csr::from_parts(0, 0, vec![0], vec![], vec![], Order::Strict));
             taken.into_parts()
         };
         let mut pairs: Vec<(I, T)> = Vec::new();
@@ -166,13 +173,7 @@ impl<T: Value, I: Index> Csr<T, I> {
     }
 
     /// The matrix with these compressed columns (offsets of the columns, rows, values).
-    pub fn from_csc(
-        nrows: usize,
-        ncols: usize,
-        indptr: &[i64],
-        indices: &[I],
-        values: &[T],
-    ) -> Result<Self> {
+    pub fn from_csc(nrows: usize, ncols: usize, indptr: &[i64], indices: &[I], values: &[T]) -> Result<Self> {
         CsrView::new(ncols, nrows, indptr, indices, values)?.transpose()
     }
 

@@ -189,7 +189,11 @@ fn check<I: Index>(
         return Err(Error::shape("indptr", format!("{nrows} rows + 1 elements"), &[indptr.len()]));
     }
     if indices.len() != values {
-        return Err(Error::shape("values", format!("{} elements, as many as indices", indices.len()), &[values]));
+        return Err(Error::shape(
+            "values",
+            format!("{} elements, as many as indices", indices.len()),
+            &[values],
+        ));
     }
     let bad = |at: usize, expected: &str| {
         let what = format!("{expected} at {at}");
@@ -261,7 +265,11 @@ impl<T: Value, I: Index> Csr<T, I> {
 
     /// A matrix without entries.
     pub fn empty(nrows: usize, ncols: usize) -> Result<Self> {
-        let indptr = vec![0; nrows.checked_add(1).ok_or_else(|| Error::too_large("nrows", u64::MAX, 1 << 63, "rows"))?];
+        let indptr =
+            vec![
+                0;
+                nrows.checked_add(1).ok_or_else(|| Error::too_large("nrows", u64::MAX, 1 << 63, "rows"))?
+            ];
         Self::new(nrows, ncols, indptr, Vec::new(), Vec::new())
     }
 
@@ -343,6 +351,13 @@ impl<T: Value, I: Index> Csr<T, I> {
     /// Bytes that the three arrays take.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.indptr) + size_of_val(&*self.indices) + size_of_val(&*self.values)
+    }
+
+    /// The same pattern with each value replaced by `f` of it.
+    pub fn map<U: Value>(&self, f: impl Fn(T) -> U) -> Csr<U, I> {
+        let values = self.values.iter().map(|&x| f(x)).collect();
+        let (indptr, indices) = (self.indptr.clone(), self.indices.clone());
+        Csr { nrows: self.nrows, ncols: self.ncols, indptr, indices, values, order: self.order }
     }
 
     /// The same matrix with another index width.

@@ -30,11 +30,15 @@ pub fn add<S: Semiring<Out = T>, T: Value, I: Index>(
         return Err(Error::shape("b", expected, &[b.nrows(), b.ncols()]));
     }
     let (tidy_a, tidy_b);
-    let a = if a.order() == Order::Strict { a } else {
+    let a = if a.order() == Order::Strict {
+        a
+    } else {
         tidy_a = a.to_owned().sum_duplicates(s);
         tidy_a.view()
     };
-    let b = if b.order() == Order::Strict { b } else {
+    let b = if b.order() == Order::Strict {
+        b
+    } else {
         tidy_b = b.to_owned().sum_duplicates(s);
         tidy_b.view()
     };

@@ -7,7 +7,7 @@
 use kc_core::{Isa, Level};
 
 use crate::csr::{Index, Value};
-use crate::smash::portable::Plain;
+use crate::smash::portable;
 #[cfg(target_arch = "x86_64")]
 use crate::smash::x86;
 
@@ -50,5 +50,5 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Out {
         _ => return x86::avx512(isa, kernel),
     }
     debug_assert!(cfg!(target_arch = "x86_64") || isa.level() == Level::Portable);
-    kernel.run(Plain)
+    portable::run(kernel)
 }

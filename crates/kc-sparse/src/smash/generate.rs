@@ -50,7 +50,8 @@ fn matrix(n: usize, mut edges: Vec<(usize, usize, f64)>) -> Result<Csr<f64>> {
     let rows: Vec<usize> = edges.iter().map(|e| e.0).collect();
     let cols: Vec<usize> = edges.iter().map(|e| e.1).collect();
     let values: Vec<f64> = edges.iter().map(|e| e.2).collect();
-    let all: Csr<f64> = Triplets { nrows: n, ncols: n, rows: &rows, cols: &cols, values: &values }.to_csr()?;
+    let all: Csr<f64> =
+        Triplets { nrows: n, ncols: n, rows: &rows, cols: &cols, values: &values }.to_csr()?;
     Ok(all.sum_duplicates(AnyPair::new()))
 }
 

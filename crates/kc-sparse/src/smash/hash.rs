@@ -99,9 +99,9 @@ impl<T: Value, I: Index> HashRow<T, I> {
         match out {
             Some((cols, vals)) if sorted => {
                 self.packed.clear();
-                self.packed.extend(occupied.drain(..).map(|at| {
-                    std::mem::replace(&mut keys[at as usize], I::MAX).pack(at)
-                }));
+                self.packed.extend(
+                    occupied.drain(..).map(|at| std::mem::replace(&mut keys[at as usize], I::MAX).pack(at)),
+                );
                 sort_packed::<I>(&mut self.packed, &mut self.spare, f.b.ncols());
                 for ((c, v), &p) in cols[..n].iter_mut().zip(&mut vals[..n]).zip(&self.packed) {
                     let (column, at) = I::unpack(p);

@@ -188,7 +188,7 @@ impl<T: Value, I: Index> MaskRow<T, I> {
     }
 
     /// Row `i` by merging row `i` of A with the allowed columns of B, which are the rows of `bt`.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn dot<S: Semiring<Out = T>>(
         &mut self,
         f: &Factors<'_, S, I>,

@@ -94,7 +94,8 @@ pub enum Accumulator {
 
 impl Accumulator {
     /// All of them, `Auto` first.
-    pub const ALL: [Accumulator; 6] = [Self::Auto, Self::Dense, Self::Hash, Self::Sort, Self::Runs, Self::Merge];
+    pub const ALL: [Accumulator; 6] =
+        [Self::Auto, Self::Dense, Self::Hash, Self::Sort, Self::Runs, Self::Merge];
 }
 
 /// How the lengths of the rows are found out. Both give the same bits.

@@ -141,13 +141,7 @@ impl<I: Index> SpgemmPlan<I> {
     /// The values of `A B` for these values of A and B, in the order of C's pattern. Allocates nothing.
     ///
     /// Fails if a length is not that of its pattern.
-    pub fn execute<S: Semiring>(
-        &self,
-        s: S,
-        a: &[S::Left],
-        b: &[S::Right],
-        c: &mut [S::Out],
-    ) -> Result<()> {
+    pub fn execute<S: Semiring>(&self, s: S, a: &[S::Left], b: &[S::Right], c: &mut [S::Out]) -> Result<()> {
         if c.len() != self.nnz() {
             return Err(Error::shape("c", format!("{} values, the entries of C", self.nnz()), &[c.len()]));
         }
@@ -158,13 +152,7 @@ impl<I: Index> SpgemmPlan<I> {
     }
 
     /// Some blocks, halved until one is left; `c` holds their values.
-    fn blocks<S: Semiring>(
-        &self,
-        isa: Isa,
-        f: &Factors<'_, S, I>,
-        blocks: Range<usize>,
-        c: &mut [S::Out],
-    ) {
+    fn blocks<S: Semiring>(&self, isa: Isa, f: &Factors<'_, S, I>, blocks: Range<usize>, c: &mut [S::Out]) {
         if blocks.len() > 1 {
             let middle = blocks.start + blocks.len() / 2;
             let start = self.c.indptr()[self.blocks[blocks.start].start];

@@ -1,7 +1,7 @@
 //! The steps of [`Vector`] in safe code for any processor.
 
 use crate::csr::{Index, Value};
-use crate::simd::Vector;
+use crate::simd::{Kernel, Vector};
 
 /// No instructions beyond the target's own.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +27,12 @@ impl Vector for Plain {
     ) -> usize {
         emit(base, bits, tile, cols, vals)
     }
+}
+
+/// Runs `kernel` compiled for the target's own instructions. Never inlined: all dispatchers share one copy.
+#[inline(never)]
+pub(crate) fn run<K: Kernel>(kernel: K) -> K::Out {
+    kernel.run(Plain)
 }
 
 /// See [`Vector::find`].

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use super::Accumulator;
 use super::dense_row::{self, DenseRow};
 use super::hash::{self, HashRow};
 use super::mask::{Marks, Mask, MaskRow};
@@ -10,7 +11,6 @@ use super::merge;
 use super::runs::RunsRow;
 use super::segments::{Cut, Factors, Out};
 use super::sort::SortRow;
-use super::Accumulator;
 use crate::csr::{CsrView, Index, Order, Value};
 use crate::semiring::Semiring;
 use crate::simd::Vector;
@@ -232,7 +232,14 @@ impl<S: Semiring, I: Index> Problem<'_, S, I> {
 
     /// The blocks of columns that row `i` is computed in, ascending, so that each fits the budget.
     #[inline(always)]
-    fn cuts(&self, kind: Accumulator, i: usize, cut: Cut, columns: usize, bound: usize) -> Cow<'static, [Cut]> {
+    fn cuts(
+        &self,
+        kind: Accumulator,
+        i: usize,
+        cut: Cut,
+        columns: usize,
+        bound: usize,
+    ) -> Cow<'static, [Cut]> {
         let need = match kind {
             Accumulator::Dense => dense_row::bytes::<S::Out>(columns),
             _ => hash::bytes::<S::Out, I>(bound),
@@ -298,7 +305,8 @@ pub(crate) fn quantiles<S: Semiring, I: Index>(
         seen += range.len() as u64;
     }
     sample.sort_unstable();
-    let mut edges: Vec<usize> = (1..parts).filter_map(|p| sample.get(p * sample.len() / parts)).copied().collect();
+    let mut edges: Vec<usize> =
+        (1..parts).filter_map(|p| sample.get(p * sample.len() / parts)).copied().collect();
     edges.insert(0, low);
     edges.push(end);
     edges.dedup();

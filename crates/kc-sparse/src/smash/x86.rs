@@ -23,7 +23,7 @@ pub(crate) struct Avx512(());
 #[inline]
 pub(crate) fn avx2<K: Kernel>(isa: Isa, kernel: K) -> K::Out {
     if isa.level() < Level::Avx2 {
-        return kernel.run(portable::Plain);
+        return portable::run(kernel);
     }
     // SAFETY: the isa proves AVX2, BMI1, BMI2 and POPCNT.
     unsafe { run_avx2(kernel) }
@@ -40,11 +40,13 @@ pub(crate) fn avx512<K: Kernel>(isa: Isa, kernel: K) -> K::Out {
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+#[inline(never)]
 fn run_avx2<K: Kernel>(kernel: K) -> K::Out {
     kernel.run(Avx2(()))
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512cd")]
+#[inline(never)]
 fn run_avx512<K: Kernel>(kernel: K) -> K::Out {
     kernel.run(Avx512(()))
 }

@@ -1,0 +1,12 @@
+//! Integration tests of kc-sparse.
+
+mod matrices;
+mod model;
+mod plan;
+mod smash;
+mod support;
+
+use kc_testing::alloc::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
