@@ -32,8 +32,10 @@
 //! ```
 
 mod core;
+mod crossquant;
 mod gemm;
 mod matrix_nuclear_norm;
+mod smash;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,10 +63,16 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment { name: "core", title: "kc-core: vector mathematics", run: core::run },
     Experiment { name: "gemm", title: "kc-gemm: dense products", run: gemm::run },
     Experiment {
+        name: "crossquant",
+        title: "CrossQuant: 8-bit activations by token and channel",
+        run: crossquant::run,
+    },
+    Experiment {
         name: "matrix_nuclear_norm",
         title: "Matrix nuclear norm: how compressed are hidden states",
         run: matrix_nuclear_norm::run,
     },
+    Experiment { name: "smash", title: "SMASH: sparse products row by row", run: smash::run },
 ];
 
 /// What the command line asked for.

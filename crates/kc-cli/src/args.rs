@@ -69,7 +69,8 @@ impl Ctx {
     pub(crate) fn new(global: &Global) -> Result<Self> {
         if let Some(name) = &global.isa {
             let names = || Level::ALL.map(Level::name).join(", ");
-            let level = Level::from_name(name).with_context(|| format!("--isa: expected one of {}, got {name}", names()))?;
+            let level = Level::from_name(name)
+                .with_context(|| format!("--isa: expected one of {}, got {name}", names()))?;
             let Some(isa) = Isa::detect(level) else {
                 bail!("--isa: this processor has no {name} (its best is {})", Isa::best());
             };

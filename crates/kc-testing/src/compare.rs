@@ -31,7 +31,9 @@ impl Tol {
     }
 
     fn accepts(self, got: f64, want: f64) -> bool {
-        got == want || (got.is_nan() && want.is_nan()) || (got - want).abs() <= self.abs + self.rel * want.abs()
+        got == want
+            || (got.is_nan() && want.is_nan())
+            || (got - want).abs() <= self.abs + self.rel * want.abs()
     }
 }
 
@@ -54,7 +56,11 @@ pub fn assert_close<A: Float, B: Float>(got: &[A], want: &[B], tol: Tol) {
         }
     }
     if let Some((i, g, w)) = worst {
-        panic!("element {i} of {}: got {g:e}, want {w:e} (difference {:e}, allowed {tol:?})", got.len(), g - w);
+        panic!(
+            "element {i} of {}: got {g:e}, want {w:e} (difference {:e}, allowed {tol:?})",
+            got.len(),
+            g - w
+        );
     }
 }
 

@@ -16,6 +16,8 @@ mod info;
 mod list;
 mod man;
 mod mnn;
+mod quant;
+mod smash;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -32,6 +34,10 @@ pub(crate) enum Command {
     Info(info::Args),
     /// Matrix nuclear-norm: score how compressed hidden states are
     Mnn(mnn::Args),
+    /// Quantised weights and activations
+    Quant(quant::Args),
+    /// Sparse matrices: products over semirings, masks, statistics, the SMASH cost model
+    Smash(smash::Args),
     /// Print the completion script of a shell
     Completions(completions::Args),
     /// Print the manual page, or write the pages of all verbs to a folder
@@ -44,6 +50,8 @@ pub(crate) fn run(command: &Command, ctx: &Ctx) -> Result<Answer> {
         Command::List(args) => list::run(args),
         Command::Info(args) => info::run(args),
         Command::Mnn(args) => mnn::run(args, ctx),
+        Command::Quant(args) => quant::run(args, ctx),
+        Command::Smash(args) => smash::run(args, ctx),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
     }

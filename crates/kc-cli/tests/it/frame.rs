@@ -12,7 +12,8 @@ fn list_names_every_system_that_lives_here() {
         assert!(text.contains(door), "{text}");
     }
     let here: Value = serde_json::from_str(&kc_ok(dir.path(), &["list", "--json"])).expect("JSON");
-    let all: Value = serde_json::from_str(&kc_ok(dir.path(), &["list", "--planned", "--json"])).expect("JSON");
+    let all: Value =
+        serde_json::from_str(&kc_ok(dir.path(), &["list", "--planned", "--json"])).expect("JSON");
     let count = |v: &Value| v["systems"].as_array().map_or(0, Vec::len);
     assert_eq!(count(&all), 33);
     assert_eq!(count(&here), text.lines().count());
@@ -66,7 +67,7 @@ fn wrong_usage_is_exit_code_2() {
         (&[], "Usage"),
         (&["info", "--frobnicate"], "unexpected argument"),
         (&["info", "--isa", "sse9"], "--isa: expected one of portable"),
-        (&["info", "--threads", "-1"], "--threads"),
+        (&["info", "--threads=-1"], "--threads"),
         (&["info", "--threads", "1000000"], "--threads: expected at most"),
         (&["info", "-q", "-v"], "cannot be used with"),
         (&["completions", "tcsh"], "invalid value"),

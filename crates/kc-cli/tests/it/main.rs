@@ -1,6 +1,8 @@
 //! Runs the program `kc` on real files.
 
+mod crossquant;
 mod frame;
 mod help;
 mod mnn;
+mod smash;
 mod support;

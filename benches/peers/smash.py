@@ -1,0 +1,46 @@
+"""Peers of kc-sparse's product: A @ A with sorted rows.
+
+# requires: numpy scipy sparse_dot_mkl mkl
+"""
+
+from common import Peer, serve
+
+
+def _matrix(case):
+    import scipy.sparse as sp
+
+    n = len(case.x["indptr"]) - 1
+    indptr, indices = case.x["indptr"].astype("int32"), case.x["indices"].astype("int32")
+    return sp.csr_matrix((case.x["data"], indices, indptr), shape=(n, n))
+
+
+def _arrays(c):
+    return {"data": c.data}
+
+
+def scipy_product(case):
+    import scipy
+
+    a = _matrix(case)
+
+    def run():
+        c = a @ a
+        c.sort_indices()
+        return c
+
+    return Peer("scipy", scipy.__version__, run=run, result=_arrays)
+
+
+def mkl_product(case):
+    from importlib.metadata import version
+
+    import sparse_dot_mkl
+
+    a = _matrix(case)
+    sparse_dot_mkl.mkl_set_num_threads(case.threads)
+    return Peer(
+        "MKL", version("mkl"), run=lambda: sparse_dot_mkl.dot_product_mkl(a, a, reorder_output=True), result=_arrays
+    )
+
+
+serve([scipy_product, mkl_product])
