@@ -143,7 +143,6 @@ pub(crate) fn compare(
         all.extend(there.iter_mut().map(|c| c as &mut dyn Contestant));
         timing::race(budget, &mut all)
     });
-    drop(session);
     let mut times = times.drain(..);
     let ours = times.next().context("our own timing")??;
 

@@ -162,6 +162,15 @@ fn errors(ctx: &mut Ctx, layers: &[Layer]) -> anyhow::Result<()> {
             rows.push(found);
         }
         ctx.table(table);
+        let bars = |(i, layer): (usize, &Layer)| {
+            Series::bars(layer.name, rows.iter().map(move |errors| 100.0 * errors[i]))
+        };
+        ctx.plot(Plot {
+            title: format!("{setting}: error of each product"),
+            x: Axis::names("method", methods.map(|(name, ..)| name)),
+            y: Axis::linear("relative error, %"),
+            series: layers.iter().enumerate().map(bars).collect(),
+        });
         let better = |i: usize| rows[i].iter().zip(&rows[0]).filter(|(e, token)| e < token).count();
         for (method, statement) in [
             (2, "simulated CrossQuant (alpha 0.15) is more accurate than per-token"),

@@ -36,3 +36,8 @@ pub use smash::{
     Accumulator, Mask, Phases, PlanConfig, SpgemmConfig, SpgemmPlan, SpgemmStats, Workspace, spgemm,
     spgemm_accumulate, spgemm_as, spgemm_stats, spgemm_with,
 };
+
+/// The examples of the repository's README run with the doc tests of this crate, whose types they use.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

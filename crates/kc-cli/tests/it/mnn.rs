@@ -136,7 +136,7 @@ fn layers_of_a_safetensors_file_are_scored_by_name() {
     let x = golden_tensor::<f32, 2>("matrix_nuclear_norm/minilm_0/x.npy");
     let half = Tensor::<bf16, 2>::from_fn(x.shape(), |at| bf16::from_f32(x[at])).expect("halves");
     let tensors = [("layer.0", x.into_any()), ("layer.1", half.into_any())];
-    kc_io::safetensors::write(&dir.path().join("s.safetensors"), &tensors, &Default::default())
+    kc_io::safetensors::write(dir.path().join("s.safetensors"), &tensors, &Default::default())
         .expect("written");
     let args = ["mnn", "--hidden", "s.safetensors", "--tensor", "layer.0", "layer.1", "--json", "o.json"];
     let got = kc_json(dir.path(), &args, "o.json");

@@ -65,7 +65,6 @@ impl<T: Value, I: Index> HashRow<T, I> {
     /// Row `i` inside of `cut`, which has at most `bound` entries; their number. Ascending if `sorted`, else
     /// as first seen.
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "an inner kernel")]
     pub(crate) fn row<V: Vector, S: Semiring<Out = T>>(
         &mut self,
         v: V,

@@ -164,7 +164,6 @@ impl<S: Semiring, I: Index> Problem<'_, S, I> {
 
     /// A row by the dense, hash or sorting accumulator.
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "an inner kernel")]
     fn accumulate<V: Vector>(
         &self,
         v: V,
