@@ -8,11 +8,14 @@ pub(crate) fn has(sh: &Shell, subcommand: &str) -> bool {
     cmd!(sh, "cargo {subcommand} --version").quiet().ignore_stdout().ignore_stderr().run().is_ok()
 }
 
+/// Optional conversions of ours that are tested too. (kc-linalg's `avx512` is not: it builds faer once more.)
+const FEATURES: &str = "kc-core/ndarray,kc-linalg/faer";
+
 /// Unit, integration and doc tests, of one crate or all.
 pub(crate) fn test(sh: &Shell, package: Option<&str>, isa: Option<&str>) -> Result<()> {
     let which: &[&str] = &match package {
         Some(name) => vec!["--package", name],
-        None => vec!["--workspace"],
+        None => vec!["--workspace", "--features", FEATURES],
     };
     let levels = match isa {
         None => Vec::new(),

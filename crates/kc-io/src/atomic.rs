@@ -39,7 +39,7 @@ pub fn write(path: impl AsRef<Path>, body: impl FnOnce(&mut dyn Write) -> Result
     write_with(path, Durability::Rename, body)
 }
 
-/// As [`write`], with a choice of [`Durability`].
+/// As [`write()`], with a choice of [`Durability`].
 pub fn write_with(
     path: impl AsRef<Path>,
     durability: Durability,

@@ -2,7 +2,7 @@
 //! files.
 //!
 //! [`read`] turns a file into an [`AnyTensor`], the door through which data enter every other crate;
-//! [`write`] stores one. Formats that hold more than one tensor, or something else, have a module of their
+//! [`write()`] stores one. Formats that hold more than one tensor, or something else, have a module of their
 //! own. Large files are mapped: a tensor in its natural layout is viewed where it lies, and opening costs
 //! nothing.
 //!

@@ -11,7 +11,7 @@
 //! The bounds hold for every level and every finite input and are asserted by tests; docs/accuracy.md of the
 //! repository has the measured figures. NaN gives NaN.
 //!
-//! All functions exist at every [`Level`](crate::Level): one generic body of branch-free arithmetic over
+//! All functions exist at every [`Level`]: one generic body of branch-free arithmetic over
 //! blocks of [`BLOCK`](portable::BLOCK) elements, compiled once per instruction set, so that each element's
 //! result depends on its value alone and not on its place. Levels with FMA round less often than the portable
 //! one, so results may differ by the bounds above between levels. Every function has an `isa` form
