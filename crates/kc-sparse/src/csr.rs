@@ -118,11 +118,16 @@ impl Index for u64 {
 
 /// A type that entries can have: f32, f64, their complex pairs, i32, i64, u32, u64, bool, and `()` for a bare
 /// pattern. Sealed.
-pub trait Value: sealed::Sealed + NoUninit + Default + PartialEq + Debug + Send + Sync {}
+pub trait Value: sealed::Sealed + NoUninit + Default + PartialEq + Debug + Send + Sync {
+    /// What a sum may start from: zero, and for floats negative zero, because `-0 + x` is `x` bit by bit.
+    const NEUTRAL: Self;
+}
 
 macro_rules! values {
-    ($($t:ty),*) => {$(
-        impl Value for $t {}
+    ($($t:ty: $neutral:expr),*) => {$(
+        impl Value for $t {
+            const NEUTRAL: Self = $neutral;
+        }
     )*};
 }
 macro_rules! seal {
@@ -130,7 +135,18 @@ macro_rules! seal {
         impl sealed::Sealed for $t {}
     )*};
 }
-values!(f32, f64, Complex<f32>, Complex<f64>, i32, i64, u32, u64, bool, ());
+values!(
+    f32: -0.0,
+    f64: -0.0,
+    Complex<f32>: Complex::new(-0.0, -0.0),
+    Complex<f64>: Complex::new(-0.0, -0.0),
+    i32: 0,
+    i64: 0,
+    u32: 0,
+    u64: 0,
+    bool: false,
+    (): ()
+);
 seal!(f32, f64, Complex<f32>, Complex<f64>, i32, i64, bool, ());
 
 /// How tidy the rows of a matrix are.
@@ -402,6 +418,13 @@ impl<'a, T: Value, I: Index> CsrView<'a, T, I> {
         }
         let Self { nrows, ncols, indptr, indices, order, .. } = self;
         Ok(CsrView { nrows, ncols, indptr, indices, values, order })
+    }
+
+    /// The pattern alone; `none` has an element for each entry.
+    pub(crate) fn pattern(self, none: &'a [()]) -> CsrView<'a, (), I> {
+        debug_assert_eq!(none.len(), self.indices.len());
+        let Self { nrows, ncols, indptr, indices, order, .. } = self;
+        CsrView { nrows, ncols, indptr, indices, values: none, order }
     }
 
     /// Number of rows.

@@ -51,6 +51,10 @@ pub trait Semiring: Copy + Send + Sync {
     /// instead of branching.
     const SPECULATE: bool = false;
 
+    /// True if `add` of [`Value::NEUTRAL`] and any product is that product, bit by bit, so that a kernel may add
+    /// every product without asking whether it is the first.
+    const NEUTRAL: bool = false;
+
     /// One product.
     fn multiply(&self, a: Self::Left, b: Self::Right) -> Self::Out;
 
@@ -125,7 +129,7 @@ macro_rules! ordered {
 ordered!(f32, f64, i32, i64, u32, u64, bool);
 
 macro_rules! semirings {
-    ($($(#[$doc:meta])* $name:ident<$bound:ident>, any = $any:expr, $multiply:expr, $add:expr;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident<$bound:ident>, any = $any:expr, neutral = $neutral:expr, $multiply:expr, $add:expr;)*) => {$(
         $(#[$doc])*
         #[derive(Debug)]
         pub struct $name<T>(PhantomData<fn() -> T>);
@@ -157,6 +161,7 @@ macro_rules! semirings {
             type Out = T;
             const ANY: bool = $any;
             const SPECULATE: bool = true;
+            const NEUTRAL: bool = $neutral;
             #[inline(always)]
             fn multiply(&self, a: T, b: T) -> T {
                 $multiply(a, b)
@@ -176,57 +181,44 @@ fn truth<T: Number>(x: bool) -> T {
 
 semirings! {
     /// `a * b`, added.
-    PlusTimes<Number>, any = false, T::times, T::plus;
+    PlusTimes<Number>, any = false, neutral = true, T::times, T::plus;
     /// `a + b`, the least.
-    MinPlus<Ordered>, any = false, T::plus, T::min;
+    MinPlus<Ordered>, any = false, neutral = false, T::plus, T::min;
     /// `a + b`, the largest.
-    MaxPlus<Ordered>, any = false, T::plus, T::max;
+    MaxPlus<Ordered>, any = false, neutral = false, T::plus, T::max;
     /// The smaller of two, the largest of those.
-    MaxMin<Ordered>, any = false, T::min, T::max;
+    MaxMin<Ordered>, any = false, neutral = false, T::min, T::max;
     /// The larger of two, the least of those.
-    MinMax<Ordered>, any = false, T::max, T::min;
+    MinMax<Ordered>, any = false, neutral = false, T::max, T::min;
     /// `a * b`, the largest.
-    MaxTimes<Ordered>, any = false, T::times, T::max;
+    MaxTimes<Ordered>, any = false, neutral = false, T::times, T::max;
     /// 1 where both are non-zero for some pair, else 0.
-    OrAnd<Number>, any = false,
+    OrAnd<Number>, any = false, neutral = true,
         |a, b| truth(a != T::ZERO && b != T::ZERO),
         |x: T, y| truth(x != T::ZERO || y != T::ZERO);
     /// 1 for every pair, added.
-    PlusPair<Number>, any = false, |_, _| T::ONE, T::plus;
+    PlusPair<Number>, any = false, neutral = true, |_, _| T::ONE, T::plus;
     /// The left factor, added.
-    PlusFirst<Number>, any = false, |a, _| a, T::plus;
+    PlusFirst<Number>, any = false, neutral = false, |a, _| a, T::plus;
     /// The right factor, added.
-    PlusSecond<Number>, any = false, |_, b| b, T::plus;
+    PlusSecond<Number>, any = false, neutral = false, |_, b| b, T::plus;
     /// 1 where there is any pair.
-    AnyPair<Number>, any = true, |_, _| T::ONE, |x, _| x;
+    AnyPair<Number>, any = true, neutral = false, |_, _| T::ONE, |x, _| x;
 }
 
 /// The pattern of another semiring's product: no values at all. What the symbolic phase runs on.
-#[derive(Debug)]
-pub(crate) struct Structure<L, R>(PhantomData<fn() -> (L, R)>);
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Structure;
 
-impl<L, R> Structure<L, R> {
-    pub(crate) fn new() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<L, R> Clone for Structure<L, R> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<L, R> Copy for Structure<L, R> {}
-
-impl<L: Value, R: Value> Semiring for Structure<L, R> {
-    type Left = L;
-    type Right = R;
+impl Semiring for Structure {
+    type Left = ();
+    type Right = ();
     type Out = ();
     const ANY: bool = true;
     const SPECULATE: bool = true;
+    const NEUTRAL: bool = true;
     #[inline(always)]
-    fn multiply(&self, _: L, _: R) {}
+    fn multiply(&self, (): (), (): ()) {}
     #[inline(always)]
     fn add(&self, (): (), (): ()) {}
 }

@@ -28,13 +28,16 @@ pub(crate) trait Vector: Copy {
     /// `keys` has a power of two slots, one of them empty.
     fn find<I: Index>(self, keys: &[I], start: usize, key: I) -> usize;
 
-    /// Writes the columns `base + t` and values `tile[t]` of the set bits `t`, in order; their number is
-    /// returned. Both outputs have room for them.
+    /// Bit `t` is the lowest bit of `marks[t]`, each of which is all zeros or all ones.
+    fn bits(self, marks: &[u8; 64]) -> u64;
+
+    /// Writes the columns `base + t` and values `tile[t]` of the set bits `t`, in order, and leaves
+    /// [`Value::NEUTRAL`] in their place; their number is returned. Both outputs have room for them.
     fn emit<T: Value, I: Index>(
         self,
         base: usize,
         bits: u64,
-        tile: &[T; 64],
+        tile: &mut [T; 64],
         cols: &mut [I],
         vals: &mut [T],
     ) -> usize;

@@ -1,9 +1,9 @@
-//! The dense accumulator: a value per column, found again through a two-level bitmap.
+//! The dense accumulator: a value, a mark and, for each tile of 64 columns, one more mark.
 //!
-//! 64 columns share a tile: their bitmap word and their values side by side, so one column costs two cache
-//! lines at most. A second bitmap has a bit per tile that holds anything. Gathering scans the second bitmap,
-//! then the words of marked tiles: columns come out ascending without a sort, and everything is reset on the
-//! way. Cost per row: products + entries + n / 4096.
+//! Marks are bytes that are only ever stored while products come in: no product waits for the bits that its
+//! neighbour has just set. Gathering scans the marks of tiles, then those of the columns of marked tiles:
+//! columns come out ascending without a sort, and everything is reset on the way. Cost per row: products +
+//! entries + n / 4096.
 
 use std::hint::select_unpredictable;
 
@@ -12,43 +12,45 @@ use crate::csr::{Index, Value};
 use crate::semiring::Semiring;
 use crate::simd::Vector;
 
-/// 64 neighbouring columns.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-struct Tile<T> {
-    bits: u64,
-    values: [T; 64],
-}
+/// A set mark: every bit, so that any bit of it can be gathered.
+const SET: u8 = u8::MAX;
 
-/// The accumulator of one thread. Empty between rows.
+/// The accumulator of one thread. Between rows no mark is set and every value is [`Value::NEUTRAL`].
 #[derive(Debug)]
 pub(crate) struct DenseRow<T> {
-    tiles: Vec<Tile<T>>,
-    top: Vec<u64>,
+    values: Vec<[T; 64]>,
+    marks: Vec<[u8; 64]>,
+    tiles: Vec<[u8; 64]>,
 }
 
 impl<T> Default for DenseRow<T> {
     fn default() -> Self {
-        Self { tiles: Vec::new(), top: Vec::new() }
+        Self { values: Vec::new(), marks: Vec::new(), tiles: Vec::new() }
     }
+}
+
+/// Bytes that a tile takes.
+const fn tile<T>() -> usize {
+    64 * (size_of::<T>() + 1) + 1
 }
 
 /// Bytes of an accumulator for `columns`.
 pub(crate) fn bytes<T>(columns: usize) -> usize {
-    columns.div_ceil(64).saturating_mul(size_of::<Tile<T>>())
+    columns.div_ceil(64).saturating_mul(tile::<T>())
 }
 
 /// Columns of an accumulator that takes about `bytes`.
 pub(crate) fn columns<T>(bytes: usize) -> usize {
-    (bytes / size_of::<Tile<T>>()).max(1) * 64
+    (bytes / tile::<T>()).max(1) * 64
 }
 
 impl<T: Value> DenseRow<T> {
     fn fit(&mut self, columns: usize) {
         let tiles = columns.div_ceil(64);
-        if self.tiles.len() < tiles {
-            self.tiles.resize(tiles, Tile { bits: 0, values: [T::default(); 64] });
-            self.top.resize(tiles.div_ceil(64), 0);
+        if self.values.len() < tiles {
+            self.values.resize(tiles, [T::NEUTRAL; 64]);
+            self.marks.resize(tiles, [0; 64]);
+            self.tiles.resize(tiles.div_ceil(64), [0; 64]);
         }
     }
 
@@ -66,71 +68,63 @@ impl<T: Value> DenseRow<T> {
     ) -> usize {
         let (low, width) = (cut.low(), cut.width(f.b.ncols()));
         self.fit(width);
-        let (tiles, top) = (&mut self.tiles[..width.div_ceil(64)], &mut self.top[..width.div_ceil(4096)]);
+        let (marks, tiles) = (&mut self.marks[..width.div_ceil(64)], &mut self.tiles[..width.div_ceil(4096)]);
+        let values = &mut self.values[..marks.len()];
+        let (flat, live) = (values.as_flattened_mut(), tiles.as_flattened_mut());
+        let seen = marks.as_flattened_mut();
         f.for_each(v, i, cut, |a, cols, vals| {
             for (&column, &b) in cols.iter().zip(vals) {
                 if !allows(column) {
                     continue;
                 }
                 let c = column.to_usize() - low;
-                let tile = &mut tiles[c / 64];
-                let bit = 1u64 << (c % 64);
-                let slot = &mut tile.values[c % 64];
-                let fresh = tile.bits & bit == 0;
-                if S::SPECULATE {
+                let (slot, mark) = (&mut flat[c], &mut seen[c]);
+                if S::NEUTRAL {
+                    *slot = f.s.add(*slot, f.s.multiply(a, b));
+                } else if S::SPECULATE {
                     let product = f.s.multiply(a, b);
-                    *slot = select_unpredictable(fresh, product, f.s.add(*slot, product));
-                } else if fresh {
+                    *slot = select_unpredictable(*mark == 0, product, f.s.add(*slot, product));
+                } else if *mark == 0 {
                     *slot = f.s.multiply(a, b);
                 } else if !S::ANY {
                     *slot = f.s.add(*slot, f.s.multiply(a, b));
                 }
-                tile.bits |= bit;
-                top[c / 4096] |= 1 << (c / 64 % 64);
+                *mark = SET;
+                live[c / 64] = SET;
             }
         });
-        match out {
-            Some((cols, vals)) => gather(v, tiles, top, low, cols, vals),
-            None => count(tiles, top),
-        }
+        self.gather(v, low, width, out)
     }
-}
 
-/// Moves everything out, ascending, and leaves the accumulator empty.
-#[inline(always)]
-fn gather<V: Vector, T: Value, I: Index>(
-    v: V,
-    tiles: &mut [Tile<T>],
-    top: &mut [u64],
-    low: usize,
-    cols: &mut [I],
-    vals: &mut [T],
-) -> usize {
-    let mut n = 0;
-    for (w, word) in top.iter_mut().enumerate() {
-        let mut rest = std::mem::take(word);
-        while rest != 0 {
-            let t = w * 64 + rest.trailing_zeros() as usize;
-            rest &= rest - 1;
-            let tile = &mut tiles[t];
-            n += v.emit(low + t * 64, tile.bits, &tile.values, &mut cols[n..], &mut vals[n..]);
-            tile.bits = 0;
+    /// Moves everything out, or counts it, and leaves the accumulator empty.
+    #[inline(always)]
+    fn gather<V: Vector, I: Index>(
+        &mut self,
+        v: V,
+        low: usize,
+        width: usize,
+        mut out: Out<'_, I, T>,
+    ) -> usize {
+        let mut n = 0;
+        for (w, word) in self.tiles[..width.div_ceil(4096)].iter_mut().enumerate() {
+            let mut rest = v.bits(word);
+            if rest == 0 {
+                continue;
+            }
+            *word = [0; 64];
+            while rest != 0 {
+                let t = w * 64 + rest.trailing_zeros() as usize;
+                rest &= rest - 1;
+                let bits = v.bits(&self.marks[t]);
+                self.marks[t] = [0; 64];
+                n += match &mut out {
+                    Some((cols, vals)) => {
+                        v.emit(low + t * 64, bits, &mut self.values[t], &mut cols[n..], &mut vals[n..])
+                    }
+                    None => bits.count_ones() as usize,
+                };
+            }
         }
+        n
     }
-    n
-}
-
-/// Counts everything and leaves the accumulator empty.
-#[inline(always)]
-fn count<T>(tiles: &mut [Tile<T>], top: &mut [u64]) -> usize {
-    let mut n = 0;
-    for (w, word) in top.iter_mut().enumerate() {
-        let mut rest = std::mem::take(word);
-        while rest != 0 {
-            let t = w * 64 + rest.trailing_zeros() as usize;
-            rest &= rest - 1;
-            n += std::mem::take(&mut tiles[t].bits).count_ones() as usize;
-        }
-    }
-    n
 }

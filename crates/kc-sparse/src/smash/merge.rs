@@ -17,20 +17,15 @@ pub(crate) fn row<S: Semiring<Out = T>, T: Value, I: Index>(
     cut: Cut,
     out: Out<'_, I, T>,
 ) -> usize {
-    let piece = |q: usize| {
-        let range = cut.segment(&f.b, f.a.indices()[q].to_usize());
-        (f.a.values()[q], &f.b.indices()[range.clone()], &f.b.values()[range])
-    };
     let entries = f.a.range(i);
-    let (a0, c0, v0) = piece(entries.start);
+    let (a0, c0, v0) = piece(f, entries.start, cut);
     if entries.len() == 1 {
         if let Some((cols, vals)) = out {
-            cols[..c0.len()].copy_from_slice(c0);
-            vals.iter_mut().zip(v0).for_each(|(x, &b)| *x = f.s.multiply(a0, b));
+            copy(f.s, (a0, c0, v0), cols, vals);
         }
         return c0.len();
     }
-    let (a1, c1, v1) = piece(entries.start + 1);
+    let (a1, c1, v1) = piece(f, entries.start + 1, cut);
     let (mut p, mut q, mut n) = (0, 0, 0);
     let Some((cols, vals)) = out else {
         while p < c0.len() && q < c1.len() {
@@ -58,9 +53,28 @@ pub(crate) fn row<S: Semiring<Out = T>, T: Value, I: Index>(
         n += 1;
     }
     for (a, c, v) in [(a0, &c0[p..], &v0[p..]), (a1, &c1[q..], &v1[q..])] {
-        cols[n..n + c.len()].copy_from_slice(c);
-        vals[n..n + c.len()].iter_mut().zip(v).for_each(|(x, &b)| *x = f.s.multiply(a, b));
+        copy(f.s, (a, c, v), &mut cols[n..], &mut vals[n..]);
         n += c.len();
     }
     n
+}
+
+/// A factor and the row of B that it multiplies.
+type Piece<'a, S, I> = (<S as Semiring>::Left, &'a [I], &'a [<S as Semiring>::Right]);
+
+#[inline(always)]
+fn piece<'a, S: Semiring, I: Index>(f: &Factors<'a, S, I>, q: usize, cut: Cut) -> Piece<'a, S, I> {
+    let range = cut.segment(&f.b, f.a.indices()[q].to_usize());
+    (f.a.values()[q], &f.b.indices()[range.clone()], &f.b.values()[range])
+}
+
+#[inline(always)]
+fn copy<S: Semiring, I: Index>(s: S, (a, c, v): Piece<'_, S, I>, cols: &mut [I], vals: &mut [S::Out]) {
+    if let ([c], [v]) = (c, v) {
+        // Diagonals and permutations: not worth a call to copy.
+        (cols[0], vals[0]) = (*c, s.multiply(a, *v));
+        return;
+    }
+    cols[..c.len()].copy_from_slice(c);
+    vals[..v.len()].iter_mut().zip(v).for_each(|(x, &b)| *x = s.multiply(a, b));
 }

@@ -49,6 +49,7 @@ mod hash;
 mod mask;
 mod merge;
 pub mod model;
+mod one_phase;
 mod plan;
 pub(crate) mod portable;
 pub mod reference;
@@ -101,8 +102,8 @@ impl Accumulator {
 /// How the lengths of the rows are found out. Both give the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Phases {
-    /// One pass if the bound is at most four times the estimated entries and the chunks fit
-    /// [`SpgemmConfig::max_temp_bytes`], else two.
+    /// One if room for the most entries that there can be fits [`SpgemmConfig::max_temp_bytes`], or if these are
+    /// at most four times the estimated entries; else two.
     #[default]
     Auto,
     /// Compute into growing chunks, then copy. Falls back to two when the chunks would not fit.
@@ -261,11 +262,18 @@ pub fn spgemm_stats<T: Value, I: Index>(a: CsrView<'_, T, I>, b: CsrView<'_, T, 
     let weights = schedule::weights(a, b, true);
     let config = SpgemmConfig::default();
     let products = weights[a.nrows()];
-    let counts = with_problem(Structure::new(), a, b, &weights, &config, |p| {
-        let pieces = schedule::pieces(p, schedule::threads(0, products));
-        symbolic::count(Isa::best(), p, &pieces, &Pool::default())
-    })?;
-    let nnz_c: u64 = counts.iter().flatten().map(|&n| n as u64).sum();
+    let counts = with_problem(
+        Structure,
+        a.pattern(&vec![(); a.nnz()]),
+        b.pattern(&vec![(); b.nnz()]),
+        &weights,
+        &config,
+        |p| {
+            let pieces = schedule::pieces(p, schedule::threads(0, products));
+            symbolic::count(Isa::best(), p, &pieces, &Pool::default())
+        },
+    )?;
+    let nnz_c: u64 = counts.iter().map(|c| symbolic::total(c)).sum();
     let entry = (size_of::<I>() + size_of::<T>()) as u64;
     Ok(SpgemmStats {
         products,
@@ -320,15 +328,9 @@ fn product<S: Semiring, I: Index>(
     let (indptr, cols, vals) = with_problem(s, a, b, &weights, config, |p| {
         let pieces = schedule::pieces(p, schedule::threads(config.threads, total));
         let Workspace { numeric, symbolic } = workspace;
-        let plan = match config.phases {
-            Phases::Two => None,
-            Phases::One => Some(estimate(isa, p, symbolic).1),
-            Phases::Auto => one_phase(isa, p, symbolic),
-        };
-        if let Some(expected) = plan {
-            // A single chunk is the result, not a temporary.
-            let limit = if pieces.len() == 1 { usize::MAX } else { config.max_temp_bytes };
-            if let Some(done) = symbolic::one_phase(isa, p, &pieces, numeric, expected, limit)? {
+        if let Some(planned) = one_pass(isa, p, symbolic, config) {
+            let limit = config.max_temp_bytes;
+            if let Some(done) = one_phase::one_phase(isa, p, &pieces, numeric, planned, limit) {
                 return Ok(done);
             }
         }
@@ -364,6 +366,8 @@ fn with_problem<S: Semiring, I: Index, R>(
         }
         _ => None,
     };
+    // Short rows all around have nothing to gain from runs.
+    let starts = if longest >= 4 { runs::starts(b) } else { None };
     Ok(body(&Problem {
         f: Factors { s, a, b },
         weights,
@@ -373,18 +377,37 @@ fn with_problem<S: Semiring, I: Index, R>(
         mask: config.mask.as_ref(),
         bt: transposed.as_ref().map(Csr::view),
         longest,
-        runs: row::has_runs(b),
+        runs: starts.as_deref(),
     }))
 }
 
-/// The bound on the entries of the result, and an estimate of them.
-fn estimate<S: Semiring, I: Index>(isa: Isa, p: &Problem<'_, S, I>, pool: &Pool<(), I>) -> (u64, u64) {
-    /// Bounds below this many entries are not worth a sample.
-    const SMALL: u64 = 1 << 17;
+/// The entries to plan for, if one phase is the better way. Pages that are never written cost nothing, so a plan is
+/// generous.
+fn one_pass<S: Semiring, I: Index>(
+    isa: Isa,
+    p: &Problem<'_, S, I>,
+    pool: &Pool<(), I>,
+    config: &SpgemmConfig<'_, I>,
+) -> Option<usize> {
+    if config.phases == Phases::Two {
+        return None;
+    }
+    let bound: u64 = (0..p.f.a.nrows()).map(|i| p.bound(i) as u64).sum();
+    let bytes = bound.saturating_mul((size_of::<I>() + size_of::<S::Out>()) as u64);
+    if bytes <= config.max_temp_bytes as u64 {
+        return usize::try_from(bound).ok();
+    }
+    let expected = estimate(isa, p, pool, bound);
+    let worth = config.phases == Phases::One || bound <= expected.saturating_mul(4);
+    let planned = usize::try_from((expected + expected / 4 + 4096).min(bound)).ok()?;
+    worth.then_some(planned)
+}
+
+/// An estimate of the entries of the result, from one row in a hundred.
+fn estimate<S: Semiring, I: Index>(isa: Isa, p: &Problem<'_, S, I>, pool: &Pool<(), I>, bound: u64) -> u64 {
     let m = p.f.a.nrows();
-    let bound: u64 = (0..m).map(|i| p.bound(i) as u64).sum();
-    if bound < SMALL || m < 1000 {
-        return (bound, bound);
+    if m < 1000 {
+        return bound;
     }
     let mut rng = KcRng::new(0, 0);
     let mut rows: Vec<usize> = (0..m / 100).map(|_| rng.below(m as u64) as usize).collect();
@@ -392,13 +415,7 @@ fn estimate<S: Semiring, I: Index>(isa: Isa, p: &Problem<'_, S, I>, pool: &Pool<
     rows.dedup();
     let pieces: Vec<Piece> = rows.into_iter().map(|i| Piece { rows: i..i + 1, cut: Cut::ALL }).collect();
     let seen: u64 = pieces.iter().map(|piece| p.bound(piece.rows.start) as u64).sum();
-    let entries: u64 = symbolic::count(isa, p, &pieces, pool).iter().flatten().map(|&n| n as u64).sum();
+    let entries: u64 = symbolic::count(isa, p, &pieces, pool).iter().map(|c| symbolic::total(c)).sum();
     let share = if seen == 0 { 1.0 } else { entries as f64 / seen as f64 };
-    (bound, (bound as f64 * share) as u64)
-}
-
-/// The expected entries, if one phase is the better way.
-fn one_phase<S: Semiring, I: Index>(isa: Isa, p: &Problem<'_, S, I>, pool: &Pool<(), I>) -> Option<u64> {
-    let (bound, expected) = estimate(isa, p, pool);
-    (bound <= expected.saturating_mul(4)).then_some(expected)
+    (bound as f64 * share) as u64
 }

@@ -77,7 +77,7 @@ impl<I: Index> SpgemmPlan<I> {
     ) -> Result<Self> {
         let base = SpgemmConfig { threads: config.threads, ..SpgemmConfig::default() };
         let (a, b) = (pattern(a), pattern(b));
-        let c = spgemm(Structure::<(), ()>::new(), a.view(), b.view(), &base)?;
+        let c = spgemm(Structure, a.view(), b.view(), &base)?;
         let weights = schedule::weights(a.view(), b.view(), true);
         let products = weights[a.nrows()];
         let threads = schedule::threads(config.threads, products);

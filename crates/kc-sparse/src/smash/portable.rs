@@ -17,11 +17,21 @@ impl Vector for Plain {
     }
 
     #[inline(always)]
+    fn bits(self, marks: &[u8; 64]) -> u64 {
+        let (eights, _) = marks.as_chunks::<8>();
+        // The product moves bit 8 k of the word to bit 56 + k.
+        let byte = |m: &[u8; 8]| {
+            (u64::from_le_bytes(*m) & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56
+        };
+        eights.iter().rev().fold(0, |bits, m| bits << 8 | byte(m))
+    }
+
+    #[inline(always)]
     fn emit<T: Value, I: Index>(
         self,
         base: usize,
         bits: u64,
-        tile: &[T; 64],
+        tile: &mut [T; 64],
         cols: &mut [I],
         vals: &mut [T],
     ) -> usize {
@@ -51,7 +61,7 @@ pub(crate) fn find<I: Index>(keys: &[I], start: usize, key: I) -> usize {
 pub(crate) fn emit<T: Value, I: Index>(
     base: usize,
     bits: u64,
-    tile: &[T; 64],
+    tile: &mut [T; 64],
     cols: &mut [I],
     vals: &mut [T],
 ) -> usize {
@@ -59,6 +69,7 @@ pub(crate) fn emit<T: Value, I: Index>(
     let (cols, vals) = (&mut cols[..n], &mut vals[..n]);
     if n == 64 {
         vals.copy_from_slice(tile);
+        *tile = [T::NEUTRAL; 64];
         cols.iter_mut().enumerate().for_each(|(t, c)| *c = I::from_usize(base + t));
         return n;
     }
@@ -67,7 +78,7 @@ pub(crate) fn emit<T: Value, I: Index>(
         let t = rest.trailing_zeros() as usize;
         rest &= rest - 1;
         *c = I::from_usize(base + t);
-        *v = tile[t & 63];
+        *v = std::mem::replace(&mut tile[t & 63], T::NEUTRAL);
     }
     n
 }

@@ -11,7 +11,7 @@ use super::merge;
 use super::runs::RunsRow;
 use super::segments::{Cut, Factors, Out};
 use super::sort::SortRow;
-use crate::csr::{CsrView, Index, Order, Value};
+use crate::csr::{CsrView, Index, Order};
 use crate::semiring::Semiring;
 use crate::simd::Vector;
 
@@ -56,8 +56,8 @@ pub(crate) struct Problem<'a, S: Semiring, I: Index> {
     pub(crate) bt: Option<CsrView<'a, S::Right, I>>,
     /// Longest row of B.
     pub(crate) longest: usize,
-    /// True if most rows of B are runs of consecutive columns.
-    pub(crate) runs: bool,
+    /// Where B's rows start, if most are runs of consecutive columns.
+    pub(crate) runs: Option<&'a [I]>,
 }
 
 impl<S: Semiring, I: Index> Clone for Problem<'_, S, I> {
@@ -152,9 +152,9 @@ impl<S: Semiring, I: Index> Problem<'_, S, I> {
         if strict && matches!(self.accumulator, Auto | Merge) && merge::fits(self.f.a.range(i).len()) {
             return merge::row(&self.f, i, cut, out);
         }
-        if strict && (self.accumulator == Runs || self.accumulator == Auto && self.runs) {
+        if let Some(starts) = self.runs.filter(|_| matches!(self.accumulator, Auto | Runs)) {
             let target = out.as_mut().map(|(cols, vals)| (&mut **cols, &mut **vals));
-            if let Some(n) = scratch.runs.row(&self.f, i, cut, target) {
+            if let Some(n) = scratch.runs.row(&self.f, starts, i, cut, target) {
                 return n;
             }
         }
@@ -310,20 +310,4 @@ pub(crate) fn quantiles<S: Semiring, I: Index>(
     edges.push(end);
     edges.dedup();
     edges.windows(2).map(|w| Cut(Some((w[0], w[1])))).collect()
-}
-
-/// True if most rows of B, by entries, are runs of at least four consecutive columns.
-pub(crate) fn has_runs<T: Value, I: Index>(b: CsrView<'_, T, I>) -> bool {
-    const LEAST: usize = 4;
-    let in_runs = |i: usize| {
-        let (cols, _) = b.row(i);
-        match cols {
-            [first, .., last] if cols.len() >= LEAST => {
-                let is_run = last.to_usize() - first.to_usize() + 1 == cols.len();
-                usize::from(is_run) * cols.len()
-            }
-            _ => 0,
-        }
-    };
-    b.order() == Order::Strict && 2 * (0..b.nrows()).map(in_runs).sum::<usize>() > b.nnz()
 }

@@ -5,22 +5,49 @@
 //! with gaps between them go through a window of at most [`WINDOW`] columns with a bitmap.
 
 use super::segments::{Cut, Factors, Out};
-use crate::csr::{Index, Value};
+use crate::csr::{CsrView, Index, Order, Value};
 use crate::semiring::Semiring;
 
 /// The most columns that the union of a row's runs may span.
 pub(crate) const WINDOW: usize = 4096;
 
-/// The window of one thread.
+/// The first column of each row of `b` that is a run of consecutive columns; [`Index::MAX`] for the others. `None`
+/// unless most entries stand in runs of some length.
+pub(crate) fn starts<T: Value, I: Index>(b: CsrView<'_, T, I>) -> Option<Vec<I>> {
+    const LEAST: usize = 4;
+    if b.order() != Order::Strict {
+        return None;
+    }
+    let start = |i: usize| match b.row(i).0 {
+        [] => Some(I::default()),
+        // Columns rise strictly, so only a run spans exactly its length.
+        row @ [first, .., last] => (last.to_usize() - first.to_usize() + 1 == row.len()).then_some(*first),
+        [only] => Some(*only),
+    };
+    let long = |i: usize| b.range(i).len() >= LEAST && start(i).is_some();
+    let entries: usize = (0..b.nrows()).filter(|&i| long(i)).map(|i| b.range(i).len()).sum();
+    (2 * entries > b.nnz()).then(|| (0..b.nrows()).map(|i| start(i).unwrap_or(I::MAX)).collect())
+}
+
+/// The window of one thread, and the runs of its current row.
 #[derive(Debug)]
 pub(crate) struct RunsRow<T> {
     values: Vec<T>,
+    runs: Vec<Run>,
 }
 
 impl<T> Default for RunsRow<T> {
     fn default() -> Self {
-        Self { values: Vec::new() }
+        Self { values: Vec::new(), runs: Vec::new() }
     }
+}
+
+/// A row of B: its first column, where its values start, their number.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    first: usize,
+    at: usize,
+    len: usize,
 }
 
 /// What the runs of a row cover.
@@ -31,44 +58,6 @@ struct Span {
     contiguous: bool,
 }
 
-/// The row of B that entry `q` of A multiplies, if it is a run: its first column, its values.
-#[inline(always)]
-fn run<'a, S: Semiring, I: Index>(
-    f: &Factors<'a, S, I>,
-    q: usize,
-    cut: Cut,
-) -> Option<(usize, &'a [S::Right])> {
-    let range = cut.segment(&f.b, f.a.indices()[q].to_usize());
-    let cols = &f.b.indices()[range.clone()];
-    let (Some(first), Some(last)) = (cols.first(), cols.last()) else { return Some((0, &[])) };
-    // Columns rise strictly, so only a run spans exactly its length.
-    let is_run = last.to_usize() - first.to_usize() + 1 == cols.len();
-    is_run.then(|| (first.to_usize(), &f.b.values()[range]))
-}
-
-/// What row `i` covers, if all of it are runs inside of one window. B's rows rise strictly.
-#[inline(always)]
-fn span<S: Semiring, I: Index>(f: &Factors<'_, S, I>, i: usize, cut: Cut) -> Option<Span> {
-    let mut span = Span { lo: 0, hi: 0, contiguous: true };
-    for q in f.a.range(i) {
-        let (first, values) = run(f, q, cut)?;
-        if values.is_empty() {
-            continue;
-        }
-        let end = first + values.len();
-        if span.lo == span.hi {
-            (span.lo, span.hi) = (first, end);
-        } else {
-            span.contiguous &= first <= span.hi && end >= span.lo;
-            (span.lo, span.hi) = (span.lo.min(first), span.hi.max(end));
-        }
-        if span.hi - span.lo > WINDOW {
-            return None;
-        }
-    }
-    Some(span)
-}
-
 #[inline(always)]
 fn store<S: Semiring>(s: S, a: S::Left, b: &[S::Right], out: &mut [S::Out]) {
     for (x, &b) in out.iter_mut().zip(b) {
@@ -76,30 +65,37 @@ fn store<S: Semiring>(s: S, a: S::Left, b: &[S::Right], out: &mut [S::Out]) {
     }
 }
 
+/// Adds a multiple of `b`, eight at a time: runs are short, so longer steps would leave most of them to the rest.
 #[inline(always)]
-fn add<S: Semiring>(s: S, a: S::Left, b: &[S::Right], out: &mut [S::Out]) {
+pub(crate) fn add<S: Semiring>(s: S, a: S::Left, b: &[S::Right], out: &mut [S::Out]) {
     if S::ANY {
         return;
     }
-    for (x, &b) in out.iter_mut().zip(b) {
+    let (eights, rest) = out.as_chunks_mut::<8>();
+    let (b_eights, b_rest) = b.as_chunks::<8>();
+    for (x, b) in eights.iter_mut().zip(b_eights) {
+        *x = std::array::from_fn(|t| s.add(x[t], s.multiply(a, b[t])));
+    }
+    for (x, &b) in rest.iter_mut().zip(b_rest) {
         *x = s.add(*x, s.multiply(a, b));
     }
 }
 
 impl<T: Value> RunsRow<T> {
     /// Row `i` inside of `cut`, columns ascending; the number of its entries, or `None` if the row is not
-    /// made of runs inside of one window (nothing is written then).
+    /// made of runs inside of one window (nothing is written then). `starts` are B's.
     #[inline(always)]
     pub(crate) fn row<S: Semiring<Out = T>, I: Index>(
         &mut self,
         f: &Factors<'_, S, I>,
+        starts: &[I],
         i: usize,
         cut: Cut,
         out: Out<'_, I, T>,
     ) -> Option<usize> {
-        let span = span(f, i, cut)?;
+        let span = self.span(f, starts, i, cut)?;
         if !span.contiguous {
-            return Some(self.window(f, i, cut, span.lo, out));
+            return Some(self.window(f, i, span.lo, out));
         }
         let n = span.hi - span.lo;
         let Some((cols, vals)) = out else { return Some(n) };
@@ -107,12 +103,12 @@ impl<T: Value> RunsRow<T> {
         cols[..n].iter_mut().enumerate().for_each(|(t, c)| *c = I::from_usize(span.lo + t));
         // Covered so far: lo..hi.
         let (mut lo, mut hi) = (0, 0);
-        for q in f.a.range(i) {
-            let (Some((first, b)), a) = (run(f, q, cut), f.a.values()[q]) else { continue };
-            if b.is_empty() {
+        for (run, &a) in self.runs.iter().zip(f.a.row(i).1) {
+            if run.len == 0 {
                 continue;
             }
-            let (first, end) = (first - span.lo, first - span.lo + b.len());
+            let b = &f.b.values()[run.at..run.at + run.len];
+            let (first, end) = (run.first - span.lo, run.first - span.lo + run.len);
             if lo == hi {
                 store(f.s, a, b, &mut vals[first..end]);
                 (lo, hi) = (first, end);
@@ -120,12 +116,54 @@ impl<T: Value> RunsRow<T> {
             }
             let left = lo.saturating_sub(first);
             let inside = hi.min(end) - first;
-            store(f.s, a, &b[..left], &mut vals[first..first + left]);
+            if left > 0 {
+                store(f.s, a, &b[..left], &mut vals[first..first + left]);
+            }
             add(f.s, a, &b[left..inside], &mut vals[first + left..first + inside]);
-            store(f.s, a, &b[inside..], &mut vals[first + inside..end]);
+            if inside < run.len {
+                store(f.s, a, &b[inside..], &mut vals[first + inside..end]);
+            }
             (lo, hi) = (lo.min(first), hi.max(end));
         }
         Some(n)
+    }
+
+    /// Lists the runs of row `i` and tells what they cover, if all of it are runs inside of one window.
+    #[inline(always)]
+    fn span<S: Semiring, I: Index>(
+        &mut self,
+        f: &Factors<'_, S, I>,
+        starts: &[I],
+        i: usize,
+        cut: Cut,
+    ) -> Option<Span> {
+        self.runs.clear();
+        let (low, end) = (cut.low(), cut.low() + cut.width(f.b.ncols()));
+        let mut span = Span { lo: 0, hi: 0, contiguous: true };
+        for k in f.a.row(i).0 {
+            let k = k.to_usize();
+            if starts[k] == I::MAX {
+                return None;
+            }
+            let (start, range) = (starts[k].to_usize(), f.b.range(k));
+            let first = start.max(low);
+            let stop = (start + range.len()).min(end);
+            let len = stop.saturating_sub(first);
+            self.runs.push(Run { first, at: range.start + (first - start), len });
+            if len == 0 {
+                continue;
+            }
+            if span.lo == span.hi {
+                (span.lo, span.hi) = (first, stop);
+            } else {
+                span.contiguous &= first <= span.hi && stop >= span.lo;
+                (span.lo, span.hi) = (span.lo.min(first), span.hi.max(stop));
+            }
+            if span.hi - span.lo > WINDOW {
+                return None;
+            }
+        }
+        Some(span)
     }
 
     /// The row through the window that starts at column `lo`.
@@ -134,14 +172,13 @@ impl<T: Value> RunsRow<T> {
         &mut self,
         f: &Factors<'_, S, I>,
         i: usize,
-        cut: Cut,
         lo: usize,
         out: Out<'_, I, T>,
     ) -> usize {
         self.values.resize(WINDOW, T::default());
         let mut present = [0u64; WINDOW / 64];
-        for q in f.a.range(i) {
-            let (Some((first, b)), a) = (run(f, q, cut), f.a.values()[q]) else { continue };
+        for (run, &a) in self.runs.iter().zip(f.a.row(i).1) {
+            let (first, b) = (run.first, &f.b.values()[run.at..run.at + run.len]);
             let mut at = 0;
             while at < b.len() {
                 // The part of the run inside of one word of the bitmap.

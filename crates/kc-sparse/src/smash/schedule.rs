@@ -14,8 +14,10 @@ use super::segments::Cut;
 use crate::csr::{CsrView, Index, Value};
 use crate::semiring::Semiring;
 
-/// Pieces per thread.
+/// Pieces per thread, at least.
 const PER_THREAD: usize = 8;
+/// Products per piece, at most, unless the rows are heavier: what they add up to stays in the shared cache.
+const PER_PIECE: u64 = 1 << 19;
 /// Below this many products a product stays on the calling thread.
 const SMALL: u64 = 1 << 14;
 
@@ -79,8 +81,8 @@ pub(crate) fn pieces<S: Semiring, I: Index>(p: &Problem<'_, S, I>, threads: usiz
     if threads <= 1 {
         return vec![whole(0..p.f.a.nrows())];
     }
-    let parts = threads * PER_THREAD;
     let total = p.weights[p.weights.len() - 1];
+    let parts = (threads * PER_THREAD).max((total / PER_PIECE) as usize);
     let heavy = |i: usize| p.mask.is_none() && p.cuttable() && p.products(i) > total / PER_THREAD as u64;
     let mut out = Vec::with_capacity(parts + PER_THREAD);
     for block in rows(p.weights, parts) {
@@ -122,10 +124,17 @@ impl<T: Value, I: Index> Pool<T, I> {
     }
 }
 
-/// Runs `body` on every item: in order on the calling thread if there is one, else dynamically.
+/// Runs `body` on every item. Threads take them in order, one at a time; the results are in order too.
 pub(crate) fn run<A: Send, R: Send>(items: Vec<A>, body: impl Fn(A) -> R + Sync + Send) -> Vec<R> {
-    if items.len() <= 1 {
+    let threads = kc_core::par::threads().min(items.len());
+    if threads <= 1 {
         return items.into_iter().map(body).collect();
     }
-    items.into_par_iter().with_max_len(1).map(body).collect()
+    let queue = Mutex::new(items.into_iter().enumerate());
+    let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let serve = |_| std::iter::from_fn(|| take().map(|(k, item)| (k, body(item))));
+    let mut done: Vec<(usize, R)> =
+        (0..threads).into_par_iter().with_max_len(1).flat_map_iter(serve).collect();
+    done.sort_unstable_by_key(|(k, _)| *k);
+    done.into_iter().map(|(_, result)| result).collect()
 }

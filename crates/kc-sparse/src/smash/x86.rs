@@ -81,16 +81,33 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
+    fn bits(self, marks: &[u8; 64]) -> u64 {
+        // SAFETY: the token proves AVX2.
+        unsafe { bits32(marks) }
+    }
+
+    #[inline(always)]
     fn emit<T: Value, I: Index>(
         self,
         base: usize,
         bits: u64,
-        tile: &[T; 64],
+        tile: &mut [T; 64],
         cols: &mut [I],
         vals: &mut [T],
     ) -> usize {
         portable::emit(base, bits, tile, cols, vals)
     }
+}
+
+/// [`Vector::bits`], thirty-two marks at a time.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn bits32(marks: &[u8; 64]) -> u64 {
+    // SAFETY: both loads lie inside of the 64 marks and have no alignment of their own to keep.
+    let (low, high) = unsafe {
+        (_mm256_loadu_si256(marks.as_ptr().cast()), _mm256_loadu_si256(marks.as_ptr().add(32).cast()))
+    };
+    u64::from(_mm256_movemask_epi8(low) as u32) | u64::from(_mm256_movemask_epi8(high) as u32) << 32
 }
 
 /// [`Vector::find`], eight keys at a time. The groups are aligned, so a group never crosses the end.
@@ -134,11 +151,17 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
+    fn bits(self, marks: &[u8; 64]) -> u64 {
+        // SAFETY: the token proves AVX-512, and so AVX2.
+        unsafe { bits32(marks) }
+    }
+
+    #[inline(always)]
     fn emit<T: Value, I: Index>(
         self,
         base: usize,
         bits: u64,
-        tile: &[T; 64],
+        tile: &mut [T; 64],
         cols: &mut [I],
         vals: &mut [T],
     ) -> usize {
@@ -149,6 +172,7 @@ impl Vector for Avx512 {
             // exactly as many elements as bits are set.
             Some(cols) if size_of::<T>() == 8 => unsafe {
                 emit8(base as u32, bits, tile.as_ptr().cast(), cols, vals.as_mut_ptr().cast());
+                *tile = [T::NEUTRAL; 64];
                 n
             },
             _ => portable::emit(base, bits, tile, cols, vals),
@@ -208,7 +232,7 @@ unsafe fn emit8(base: u32, bits: u64, tile: *const i64, cols: &mut [u32], vals: 
 
 /// Outputs above this many bytes ask for huge pages: page faults are a tenth or more of a large product.
 #[cfg(target_os = "linux")]
-const HUGE: usize = 64 << 20;
+const HUGE: usize = 8 << 20;
 
 /// Tells the system that a large buffer will be filled, so that it may use huge pages.
 pub(crate) fn advise_huge<T>(data: &mut [T]) {
