@@ -1,6 +1,6 @@
 """Peers of kc-sparse's product: A @ A with sorted rows.
 
-# requires: numpy scipy sparse_dot_mkl mkl
+# requires: numpy scipy sparse_dot_mkl mkl python-graphblas
 """
 
 from common import Peer, serve
@@ -43,4 +43,17 @@ def mkl_product(case):
     )
 
 
-serve([scipy_product, mkl_product])
+def graphblas_product(case):
+    import graphblas as gb
+
+    gb.ss.config["nthreads"] = case.threads
+    a = gb.io.from_scipy_sparse(_matrix(case))
+
+    def run():
+        c = a.mxm(a, gb.semiring.plus_times).new()
+        return c.ss.export("csr", sort=True, give_ownership=True)
+
+    return Peer("GraphBLAS", gb.__version__, run=run, result=lambda c: {"data": c["values"]})
+
+
+serve([scipy_product, mkl_product, graphblas_product])

@@ -105,26 +105,37 @@ pub fn band(n: usize, half_width: usize, seed: u64) -> Result<Csr<f64>> {
     Csr::new(n, n, indptr, indices, values)
 }
 
-/// A symmetric graph of `n` vertices that grows by preferential attachment: each new vertex joins
-/// `edges_per_vertex` earlier ones, drawn in proportion to their degrees.
-pub fn power_law(n: usize, edges_per_vertex: usize, seed: u64) -> Result<Csr<f64>> {
-    let most = (n as u64).saturating_mul(2 * edges_per_vertex as u64);
-    if n >= u32::MAX as usize || most > MOST as u64 {
-        return Err(Error::too_large("power_law", most, MOST as u64, "entries"));
+/// A symmetric graph of `n` vertices whose degrees follow a power law: both ends of each of `edges` drawn edges are
+/// vertex `i` with a probability in proportion to `(i + 1)^(-1 / (exponent - 1))`. Loops are left out.
+///
+/// The graph of the internet's autonomous systems has an exponent of about 2.1.
+pub fn power_law(n: usize, edges: usize, exponent: f64, seed: u64) -> Result<Csr<f64>> {
+    if !(exponent > 1.0 && exponent.is_finite()) {
+        return Err(Error::argument("exponent", "a number above 1", exponent));
     }
+    if n >= u32::MAX as usize || edges > MOST / 2 {
+        return Err(Error::too_large("power_law", edges as u64, MOST as u64 / 2, "edges"));
+    }
+    let mut sum = 0.0;
+    let weight = |i: usize| ((i + 1) as f64).powf(-1.0 / (exponent - 1.0));
+    let sums: Vec<f64> = (0..n)
+        .map(|i| {
+            sum += weight(i);
+            sum
+        })
+        .collect();
     let mut rng = KcRng::new(seed, 0);
-    // Every end of every edge so far: a uniform draw from it is a draw by degree.
-    let mut ends = vec![0usize];
-    let mut edges = Vec::new();
-    for i in 1..n {
-        for _ in 0..edges_per_vertex {
-            let j = ends[rng.below(ends.len() as u64) as usize];
-            if j != i {
-                let x = value(&mut rng);
-                edges.extend([(i, j, x), (j, i, x)]);
-                ends.extend([i, j]);
-            }
+    let mut drawn = Vec::with_capacity(2 * edges);
+    for _ in 0..if n < 2 { 0 } else { edges } {
+        let mut end = || {
+            let u = rng.uniform() * sum;
+            sums.partition_point(|&s| s <= u).min(n - 1)
+        };
+        let (i, j) = (end(), end());
+        let x = value(&mut rng);
+        if i != j {
+            drawn.extend([(i, j, x), (j, i, x)]);
         }
     }
-    matrix(n, edges)
+    matrix(n, drawn)
 }

@@ -58,8 +58,9 @@ struct Span {
     contiguous: bool,
 }
 
+/// Stores a multiple of `b`.
 #[inline(always)]
-fn store<S: Semiring>(s: S, a: S::Left, b: &[S::Right], out: &mut [S::Out]) {
+pub(crate) fn store<S: Semiring>(s: S, a: S::Left, b: &[S::Right], out: &mut [S::Out]) {
     for (x, &b) in out.iter_mut().zip(b) {
         *x = s.multiply(a, b);
     }

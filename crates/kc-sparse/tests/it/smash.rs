@@ -84,6 +84,62 @@ fn every_way_gives_the_same_bits() {
 }
 
 #[test]
+fn signed_zeros_infinities_and_nans_keep_their_bits() {
+    // A sum that starts from a neutral element must not turn -0 into 0.
+    let special = [-0.0, 0.0, -1.5, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1e-320, 2.0];
+    for mut a in [
+        generate::rmat(8, 6, generate::GRAPH500, 3).expect("small"),
+        generate::band(200, 6, 3).expect("small"),
+    ] {
+        for only_zeros in [false, true] {
+            let few = if only_zeros { &special[..2] } else { &special[..] };
+            let mut rng = KcRng::new(4, 0);
+            a.values_mut().iter_mut().for_each(|x| *x = few[rng.below(few.len() as u64) as usize]);
+            let want = reference::spgemm(PlusTimes::new(), a.view(), a.view(), |_, _| true).expect("fits");
+            let negative = want.values().iter().filter(|x| **x == 0.0 && x.is_sign_negative()).count();
+            assert!(!only_zeros || negative > 20, "{negative}");
+            all_ways(PlusTimes::new(), &a, &a, &want);
+        }
+    }
+}
+
+#[test]
+fn every_semiring_on_every_accumulator() {
+    fn check<S: Semiring<Left = f64, Right = f64, Out = f64>>(s: S, a: &Csr<f64>) {
+        let want = reference::spgemm(s, a.view(), a.view(), |_, _| true).expect("fits");
+        let workspace = Workspace::new();
+        // The accumulators of another semiring are used first, so that anything it leaves behind shows.
+        for accumulator in Accumulator::ALL {
+            let config = SpgemmConfig { accumulator, threads: 1, ..SpgemmConfig::default() };
+            for isa in Isa::available() {
+                let first = spgemm_with(isa, &workspace, MaxPlus::new(), a.view(), a.view(), &config);
+                assert_eq!(first.expect("fits").nnz(), want.nnz());
+                let got = spgemm_with(isa, &workspace, s, a.view(), a.view(), &config).expect("fits");
+                assert_bits(&got, &want, &format!("{accumulator:?} {isa}"));
+            }
+        }
+    }
+    let mut rng = KcRng::new(5, 0);
+    for mut a in [
+        generate::rmat(8, 8, generate::GRAPH500, 5).expect("small"),
+        generate::band(150, 5, 5).expect("small"),
+    ] {
+        a.values_mut().iter_mut().for_each(|x| *x = (rng.below(9) as f64 - 4.0) / 4.0);
+        check(PlusTimes::new(), &a);
+        check(MinPlus::new(), &a);
+        check(MaxPlus::new(), &a);
+        check(MaxMin::new(), &a);
+        check(MinMax::new(), &a);
+        check(MaxTimes::new(), &a);
+        check(OrAnd::new(), &a);
+        check(PlusPair::new(), &a);
+        check(PlusFirst::new(), &a);
+        check(PlusSecond::new(), &a);
+        check(AnyPair::new(), &a);
+    }
+}
+
+#[test]
 fn runs_with_gaps_and_growth_on_both_sides() {
     // Blocks of 5 columns; rows of A take blocks in any order, with gaps, beyond one bitmap word.
     let mut rng = KcRng::new(2, 0);

@@ -53,12 +53,14 @@ pub(crate) fn mtx(name: &str) -> Csr<f64> {
     t.to_csr().expect("a valid matrix").sum_duplicates(PlusTimes::new())
 }
 
-/// Fails unless both have the same pattern and the same bits.
+/// Fails unless both have the same pattern and the same bits. Which of two NaNs a sum gives is not defined, so all
+/// NaNs are the same.
 #[track_caller]
 pub(crate) fn assert_bits(got: &Csr<f64>, want: &Csr<f64>, what: &str) {
     assert_eq!((got.nrows(), got.ncols()), (want.nrows(), want.ncols()), "{what}: shape");
     assert_eq!(got.indptr(), want.indptr(), "{what}: indptr");
     assert_eq!(got.indices(), want.indices(), "{what}: indices");
-    let bits = |m: &Csr<f64>| m.values().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let one = |x: &f64| if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() };
+    let bits = |m: &Csr<f64>| m.values().iter().map(one).collect::<Vec<_>>();
     assert_eq!(bits(got), bits(want), "{what}: values");
 }
