@@ -31,9 +31,20 @@ def scipy_product(case):
     return Peer("scipy", scipy.__version__, run=run, result=_arrays)
 
 
+def _load_mkl():
+    """The package mkl puts its library beside the interpreter, where the loader does not look."""
+    import ctypes
+    import glob
+    import sys
+
+    for path in glob.glob(f"{sys.prefix}/lib/libmkl_rt.so*"):
+        ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+
+
 def mkl_product(case):
     from importlib.metadata import version
 
+    _load_mkl()
     import sparse_dot_mkl
 
     a = _matrix(case)

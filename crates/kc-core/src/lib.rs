@@ -35,7 +35,7 @@ pub mod shape;
 pub mod simd;
 pub mod tensor;
 
-pub use buffer::{AlignedBuf, Bytes};
+pub use buffer::{AlignedBuf, Bytes, advise_huge_pages};
 pub use dtype::{DType, Element, Float};
 pub use error::{Error, Name, Position, Result};
 pub use rng::KcRng;

@@ -9,43 +9,58 @@ use kc_core::{Isa, TensorView};
 
 use super::float::Real;
 
-/// Independent partial sums of a dot product.
-const LANES: usize = 64;
+/// Independent partial sums of a row's dot product.
+const LANES: usize = 16;
+/// Rows that are read side by side: as many streams keep more of the memory's requests under way, and their sums fill
+/// the registers.
+const ROWS: usize = 4;
 
 #[inline(always)]
 fn mul_add<T: Real, const FMA: bool>(a: T, b: T, c: T) -> T {
     if FMA { a.fused(b, c) } else { a * b + c }
 }
 
+/// The products of `R` rows with `x`. A row's sum is taken in the same order whatever `R` is.
 #[inline(always)]
-fn dot<T: Real, const FMA: bool>(a: &[T], b: &[T]) -> T {
-    let mut sums = [T::default(); LANES];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    for (a, b) in a.iter().zip(b) {
-        for l in 0..LANES {
-            sums[l] = mul_add::<T, FMA>(a[l], b[l], sums[l]);
+fn dot<T: Real, const FMA: bool, const R: usize>(rows: [&[T]; R], x: &[T]) -> [T; R] {
+    let mut sums = [[T::default(); LANES]; R];
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    let chunks = rows.map(|row| row.as_chunks::<LANES>());
+    for (i, x) in blocks.iter().enumerate() {
+        for (sums, (row, _)) in sums.iter_mut().zip(&chunks) {
+            for l in 0..LANES {
+                sums[l] = mul_add::<T, FMA>(row[i][l], x[l], sums[l]);
+            }
         }
     }
-    for ((sum, &a), &b) in sums.iter_mut().zip(a_rest).zip(b_rest) {
-        *sum = mul_add::<T, FMA>(a, b, *sum);
-    }
-    let mut width = LANES;
-    while width > 1 {
-        width /= 2;
-        for l in 0..width {
-            let other = sums[l + width];
-            sums[l] += other;
+    for (sums, (_, row)) in sums.iter_mut().zip(&chunks) {
+        for ((sum, &a), &x) in sums.iter_mut().zip(*row).zip(rest) {
+            *sum = mul_add::<T, FMA>(a, x, *sum);
         }
     }
-    sums[0]
+    sums.map(|mut sums| {
+        let mut width = LANES;
+        while width > 1 {
+            width /= 2;
+            for l in 0..width {
+                let other = sums[l + width];
+                sums[l] += other;
+            }
+        }
+        sums[0]
+    })
 }
 
 #[inline(always)]
 fn dots_body<T: Real, const FMA: bool>(a: TensorView<'_, T, 2>, x: &[T], out: &mut [T]) {
-    for (i, out) in out.iter_mut().enumerate() {
-        if let Some(row) = a.row_slice(i) {
-            *out = dot::<T, FMA>(row, x);
-        }
+    let row = |i: usize| a.row_slice(i).map_or(&[][..], |row| &row[..x.len()]);
+    let (fours, rest) = out.as_chunks_mut::<ROWS>();
+    let left = ROWS * fours.len();
+    for (i, out) in fours.iter_mut().enumerate() {
+        *out = dot::<T, FMA, ROWS>(std::array::from_fn(|r| row(ROWS * i + r)), x);
+    }
+    for (i, out) in rest.iter_mut().enumerate() {
+        [*out] = dot::<T, FMA, 1>([row(left + i)], x);
     }
 }
 

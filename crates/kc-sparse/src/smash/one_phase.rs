@@ -12,7 +12,7 @@ use kc_core::Isa;
 
 use super::row::Problem;
 use super::schedule::{self, Piece, Pool};
-use super::symbolic::{Arrays, Run, Sink, advise, offsets};
+use super::symbolic::{Arrays, Run, Sink, offsets};
 use crate::csr::{Index, Value};
 use crate::semiring::Semiring;
 use crate::simd::dispatch;
@@ -37,7 +37,8 @@ impl<T: Value, I: Index> Chunk<T, I> {
     /// A chunk that expects `entries`. Fresh zero pages cost nothing until they are written.
     fn new(entries: usize) -> Self {
         let mut chunk = Self { cols: vec![I::default(); entries], vals: vec![T::default(); entries], len: 0 };
-        advise(&mut chunk.cols, &mut chunk.vals);
+        kc_core::advise_huge_pages(&mut chunk.cols);
+        kc_core::advise_huge_pages(&mut chunk.vals);
         chunk
     }
 

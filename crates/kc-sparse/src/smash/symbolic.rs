@@ -29,17 +29,6 @@ pub(super) enum Sink<'s, T, I> {
     Exact { cols: &'s mut [I], vals: &'s mut [T] },
 }
 
-/// Huge-page advice for the two arrays of a result.
-pub(super) fn advise<T, I>(cols: &mut [I], vals: &mut [T]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        super::x86::advise_huge(cols);
-        super::x86::advise_huge(vals);
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (cols, vals);
-}
-
 /// The rows of one piece.
 pub(super) struct Run<'a, 's, S: Semiring, I: Index> {
     pub(super) p: &'s Problem<'a, S, I>,
@@ -126,7 +115,8 @@ fn allocate<T: Value, I: Index>(nnz: usize) -> Result<(Vec<I>, Vec<T>)> {
     if nnz > 0 {
         cols = vec![I::default(); nnz];
         vals = vec![T::default(); nnz];
-        advise(&mut cols, &mut vals);
+        kc_core::advise_huge_pages(&mut cols);
+        kc_core::advise_huge_pages(&mut vals);
     }
     Ok((cols, vals))
 }

@@ -1,7 +1,7 @@
 //! AVX2 and AVX-512 forms of the steps of [`Vector`], and the functions in which kernels are compiled with
-//! these instructions. Huge-page advice stands here too, being the crate's only system call.
+//! these instructions.
 
-#![expect(unsafe_code, reason = "SIMD intrinsics, prefetches and one system call")]
+#![expect(unsafe_code, reason = "SIMD intrinsics and prefetches")]
 
 use std::arch::x86_64::*;
 
@@ -228,27 +228,4 @@ unsafe fn emit8(base: u32, bits: u64, tile: *const i64, cols: &mut [u32], vals: 
         }
         at += n as usize;
     }
-}
-
-/// Outputs above this many bytes ask for huge pages: page faults are a tenth or more of a large product.
-#[cfg(target_os = "linux")]
-const HUGE: usize = 8 << 20;
-
-/// Tells the system that a large buffer will be filled, so that it may use huge pages.
-pub(crate) fn advise_huge<T>(data: &mut [T]) {
-    #[cfg(target_os = "linux")]
-    if size_of_val(data) > HUGE {
-        unsafe extern "C" {
-            fn madvise(address: *mut std::ffi::c_void, length: usize, advice: i32) -> i32;
-        }
-        const MADV_HUGEPAGE: i32 = 14;
-        const PAGE: usize = 4096;
-        let start = (data.as_ptr() as usize).next_multiple_of(PAGE);
-        let end = data.as_ptr() as usize + size_of_val(data);
-        // SAFETY: the range lies inside of the buffer and starts at a page. The advice changes no contents; a
-        // refusal is harmless, so the result is not needed.
-        unsafe { madvise(start as *mut _, end - start, MADV_HUGEPAGE) };
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = data;
 }
