@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: each system's published claims beside what this machine gives.
 //!
 //! ```text
-//! kc-bench [NAME]... [--quick] [--peers] [--seed N] [--out DIR]
+//! kc-bench [NAME]... [--quick] [--peers] [--criterion] [--seed N] [--out DIR]
 //! ```
 
 #![expect(
@@ -104,7 +104,7 @@ fn run(flags: &flags::Bench) -> Result<bool> {
         .with_context(|| json.display().to_string())?;
     println!("{}", html.display());
     if flags.criterion {
-        criterion(&flags.name)?;
+        criterion(&flags.name, flags.quick)?;
     }
     Ok(report.sections.iter().all(|section| section.error.is_none()))
 }
@@ -124,11 +124,18 @@ fn choose(names: &[String]) -> Result<Vec<&'static Experiment>> {
 }
 
 /// Runs the criterion groups of these names, or all.
-fn criterion(names: &[String]) -> Result<()> {
+fn criterion(names: &[String], quick: bool) -> Result<()> {
     let mut command = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["bench", "--package", "kc-bench"]);
     for name in names {
         command.args(["--bench", name]);
+    }
+    if names.is_empty() {
+        command.arg("--benches");
+    }
+    if quick {
+        // Criterion's own: stops as soon as the figures settle.
+        command.args(["--", "--quick"]);
     }
     let status = command.status().context("cargo bench")?;
     if !status.success() {

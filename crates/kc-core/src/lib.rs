@@ -52,3 +52,10 @@ pub mod prelude {
         AnyTensor, DType, Element, Error, Float, Isa, KcRng, Level, Result, Tensor, TensorView, TensorViewMut,
     };
 }
+
+/// The examples of these pages run with the doc tests.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    pub struct Readme;
+}

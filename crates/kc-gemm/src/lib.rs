@@ -52,3 +52,10 @@ pub use int8::{
 pub use micro::float::Real;
 pub use packed::PackedB;
 pub use panel::{FromFn, Lines, PanelSource};
+
+/// The examples of these pages run with the doc tests.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    pub struct Readme;
+}

@@ -158,3 +158,10 @@ fn list(names: &[String]) -> String {
     let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
     format!("[{}]{more}", shown.join(", "))
 }
+
+/// The examples of these pages run with the doc tests.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    pub struct Readme;
+}

@@ -35,3 +35,10 @@ mod real;
 pub use decomp::{Eigh, Svd, Vectors, cholesky, eigh, eigvalsh, singular_values, svd};
 pub use mnn::mnn as matrix_nuclear_norm;
 pub use real::Real;
+
+/// The examples of these pages run with the doc tests.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    pub struct Readme;
+}

@@ -29,3 +29,10 @@ mod rows;
 
 pub use crossquant::{CrossCodes, CrossLinear, CrossSpec};
 pub use qtensor::QTensor;
+
+/// The examples of these pages run with the doc tests.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    pub struct Readme;
+}

@@ -37,7 +37,13 @@ pub use smash::{
     spgemm_accumulate, spgemm_as, spgemm_stats, spgemm_with,
 };
 
-/// The examples of the repository's README run with the doc tests of this crate, whose types they use.
+/// The examples of these pages run with the doc tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-pub struct Readme;
+mod pages {
+    #[doc = include_str!("../README.md")]
+    pub struct Readme;
+    #[doc = include_str!("../../../docs/sparse.md")]
+    pub struct Guide;
+    #[doc = include_str!("../../../README.md")]
+    pub struct Repository;
+}
