@@ -37,14 +37,49 @@ struct Layer {
     after_mlp: Norm,
 }
 
-/// The model, and the sentences of the fixtures as tokens.
+/// The model.
 pub(crate) struct MiniLm {
-    /// Sums of the embeddings of token, position and type, `[tokens, 384]`.
-    embedded: Tensor<f32, 2>,
+    words: Tensor<f32, 2>,
+    positions: Tensor<f32, 2>,
+    kinds: Tensor<f32, 2>,
     norm: Norm,
     layers: Vec<Layer>,
-    /// Where each sentence starts, and the number of tokens.
+}
+
+/// Texts as tokens, one after another.
+pub(crate) struct Texts {
+    tokens: Vec<usize>,
+    /// Where each text starts, and the number of tokens.
     starts: Vec<usize>,
+}
+
+impl Texts {
+    /// From the tokens of each text.
+    pub(crate) fn new(texts: &[Vec<usize>]) -> Self {
+        let mut starts = vec![0];
+        starts.extend(texts.iter().scan(0, |sum, text| {
+            *sum += text.len();
+            Some(*sum)
+        }));
+        Texts { tokens: texts.concat(), starts }
+    }
+
+    /// The 48 sentences of the fixtures, each between the marks of its start and end.
+    pub(crate) fn sentences() -> Result<Vec<Vec<usize>>> {
+        let ids: Tensor<i32, 2> = golden_tensor("quant_minilm/input_ids.npy");
+        let mask: Tensor<i32, 2> = golden_tensor("quant_minilm/attention_mask.npy");
+        let [sentences, longest] = ids.shape();
+        let sentence = |s: usize| {
+            let present = (0..longest).filter(|&at| mask[[s, at]] != 0);
+            present.map(|at| usize::try_from(ids[[s, at]]).context("a token")).collect()
+        };
+        (0..sentences).map(sentence).collect()
+    }
+
+    /// Tokens of the first `texts`.
+    pub(crate) fn tokens(&self, texts: usize) -> usize {
+        self.starts[texts]
+    }
 }
 
 impl MiniLm {
@@ -81,27 +116,28 @@ impl MiniLm {
                 after_mlp: norm(&format!("encoder.layer.{l}.output.LayerNorm"))?,
             })
         };
-        let (words, positions) =
-            (matrix("embeddings.word_embeddings.weight")?, matrix("embeddings.position_embeddings.weight")?);
-        let kinds = matrix("embeddings.token_type_embeddings.weight")?;
-        let ids: Tensor<i32, 2> = golden_tensor("quant_minilm/input_ids.npy");
-        let mask: Tensor<i32, 2> = golden_tensor("quant_minilm/attention_mask.npy");
-        let (mut embedded, mut starts) = (Vec::new(), vec![0]);
-        let width = words.shape()[1];
-        for sentence in 0..ids.shape()[0] {
-            for at in (0..ids.shape()[1]).filter(|&at| mask[[sentence, at]] != 0) {
-                let word = usize::try_from(ids[[sentence, at]]).context("a token")?;
-                ensure!(word < words.shape()[0], "token {word} of {}", words.shape()[0]);
-                embedded.extend((0..width).map(|j| words[[word, j]] + positions[[at, j]] + kinds[[0, j]]));
-            }
-            starts.push(embedded.len() / width);
-        }
         Ok(MiniLm {
-            embedded: Tensor::from_slice([embedded.len() / width, width], &embedded)?,
+            words: matrix("embeddings.word_embeddings.weight")?,
+            positions: matrix("embeddings.position_embeddings.weight")?,
+            kinds: matrix("embeddings.token_type_embeddings.weight")?,
             norm: norm("embeddings.LayerNorm")?,
             layers: (0..LAYERS).map(layer).collect::<Result<_>>()?,
-            starts,
         })
+    }
+
+    /// The sums of the embeddings of token, position and type.
+    fn embeddings(&self, texts: &Texts) -> Result<Tensor<f32, 2>> {
+        let [vocabulary, width] = self.words.shape();
+        let mut sums = Vec::with_capacity(texts.tokens.len() * width);
+        for ends in texts.starts.windows(2) {
+            ensure!(ends[1] - ends[0] <= self.positions.shape()[0], "a text of {} tokens", ends[1] - ends[0]);
+            for (at, &word) in texts.tokens[ends[0]..ends[1]].iter().enumerate() {
+                ensure!(word < vocabulary, "token {word} of {vocabulary}");
+                let sum = |j| self.words[[word, j]] + self.positions[[at, j]] + self.kinds[[0, j]];
+                sums.extend((0..width).map(sum));
+            }
+        }
+        Ok(Tensor::from_slice([texts.tokens.len(), width], &sums)?)
     }
 
     /// The linear layers in the order in which they run.
@@ -109,32 +145,16 @@ impl MiniLm {
         self.layers.iter().flat_map(|layer| &layer.linear)
     }
 
-    /// Tokens of the first `sentences`.
-    pub(crate) fn tokens(&self, sentences: usize) -> usize {
-        self.starts[sentences]
-    }
-
-    /// The embeddings of all sentences, `[48, 384]`, each of length 1. `apply(index, x)` is the linear layer of that
-    /// index on `x` `[tokens, channels]`.
+    /// The embeddings of all texts, each of length 1. See [`states`](Self::states) for `apply`.
     pub(crate) fn embed(
         &self,
-        mut apply: impl FnMut(usize, TensorView<'_, f32, 2>) -> Result<Tensor<f32, 2>>,
+        texts: &Texts,
+        apply: impl FnMut(usize, TensorView<'_, f32, 2>) -> Result<Tensor<f32, 2>>,
     ) -> Result<Tensor<f32, 2>> {
-        let mut x = self.embedded.clone();
-        self.norm.apply(&mut x);
-        for (l, layer) in self.layers.iter().enumerate() {
-            let mut apply = |part: usize, x: &Tensor<f32, 2>| apply(6 * l + part, x.view());
-            let (q, k, v) = (apply(0, &x)?, apply(1, &x)?, apply(2, &x)?);
-            let context = self.attention(&q, &k, &v)?;
-            add(&mut x, &apply(3, &context)?);
-            layer.after_attention.apply(&mut x);
-            let mut up = apply(4, &x)?;
-            gelu(up.as_mut_slice());
-            add(&mut x, &apply(5, &up)?);
-            layer.after_mlp.apply(&mut x);
-        }
-        let mut out = Tensor::zeros([self.starts.len() - 1, x.shape()[1]])?;
-        for (out, ends) in out.as_mut_slice().chunks_mut(x.shape()[1]).zip(self.starts.windows(2)) {
+        let x = self.states(texts, apply)?;
+        let width = x.shape()[1];
+        let mut out = Tensor::zeros([texts.starts.len() - 1, width])?;
+        for (out, ends) in out.as_mut_slice().chunks_mut(width).zip(texts.starts.windows(2)) {
             for token in ends[0]..ends[1] {
                 out.iter_mut().enumerate().for_each(|(j, sum)| *sum += x[[token, j]]);
             }
@@ -144,38 +164,71 @@ impl MiniLm {
         Ok(out)
     }
 
-    /// Softmax attention of every sentence and head.
-    fn attention(
+    /// The last states of all tokens, `[tokens, 384]`. `apply(index, x)` is the linear layer of that index on `x`
+    /// `[tokens, channels]`.
+    pub(crate) fn states(
         &self,
-        q: &Tensor<f32, 2>,
-        k: &Tensor<f32, 2>,
-        v: &Tensor<f32, 2>,
+        texts: &Texts,
+        mut apply: impl FnMut(usize, TensorView<'_, f32, 2>) -> Result<Tensor<f32, 2>>,
     ) -> Result<Tensor<f32, 2>> {
-        let width = q.shape()[1] / HEADS;
-        let mut out = Tensor::zeros(q.shape())?;
-        for ends in self.starts.windows(2) {
-            for head in 0..HEADS {
-                let columns = head * width..(head + 1) * width;
-                let part = |x: &Tensor<f32, 2>| -> Result<Tensor<f32, 2>> {
-                    Ok(x.view().slice(0, ends[0]..ends[1])?.slice(1, columns.clone())?.to_tensor()?)
-                };
-                let mut scores = gemm(part(q)?.view(), part(k)?.view().transposed())?;
-                let scale = 1.0 / (width as f32).sqrt();
-                let tokens = scores.shape()[1];
-                for row in scores.as_mut_slice().chunks_mut(tokens) {
-                    let scaled: Vec<f32> = row.iter().map(|x| x * scale).collect();
-                    math::softmax(&scaled, row)?;
-                }
-                let mixed = gemm(scores.view(), part(v)?.view())?;
-                for i in 0..tokens {
-                    for j in 0..width {
-                        out[[ends[0] + i, columns.start + j]] = mixed[[i, j]];
-                    }
+        let mut x = self.embeddings(texts)?;
+        self.norm.apply(&mut x);
+        for (l, layer) in self.layers.iter().enumerate() {
+            let mut apply = |part: usize, x: &Tensor<f32, 2>| apply(6 * l + part, x.view());
+            let (q, k, v) = (apply(0, &x)?, apply(1, &x)?, apply(2, &x)?);
+            let context = attention(texts, &q, &k, &v)?;
+            add(&mut x, &apply(3, &context)?);
+            layer.after_attention.apply(&mut x);
+            let mut up = apply(4, &x)?;
+            gelu(up.as_mut_slice());
+            add(&mut x, &apply(5, &up)?);
+            layer.after_mlp.apply(&mut x);
+        }
+        Ok(x)
+    }
+
+    /// The linear layer of this index as it was trained.
+    pub(crate) fn plain(&self, index: usize, x: TensorView<'_, f32, 2>) -> Result<Tensor<f32, 2>> {
+        let layer = self.linear().nth(index).context("one of 36 layers")?;
+        let mut y = gemm(x, layer.weight.view().transposed())?;
+        for row in y.as_mut_slice().chunks_mut(layer.bias.len()) {
+            row.iter_mut().zip(&layer.bias).for_each(|(y, bias)| *y += bias);
+        }
+        Ok(y)
+    }
+}
+
+/// Softmax attention of every text and head.
+fn attention(
+    texts: &Texts,
+    q: &Tensor<f32, 2>,
+    k: &Tensor<f32, 2>,
+    v: &Tensor<f32, 2>,
+) -> Result<Tensor<f32, 2>> {
+    let width = q.shape()[1] / HEADS;
+    let mut out = Tensor::zeros(q.shape())?;
+    for ends in texts.starts.windows(2) {
+        for head in 0..HEADS {
+            let columns = head * width..(head + 1) * width;
+            let part = |x: &Tensor<f32, 2>| -> Result<Tensor<f32, 2>> {
+                Ok(x.view().slice(0, ends[0]..ends[1])?.slice(1, columns.clone())?.to_tensor()?)
+            };
+            let mut scores = gemm(part(q)?.view(), part(k)?.view().transposed())?;
+            let scale = 1.0 / (width as f32).sqrt();
+            let tokens = scores.shape()[1];
+            for row in scores.as_mut_slice().chunks_mut(tokens) {
+                let scaled: Vec<f32> = row.iter().map(|x| x * scale).collect();
+                math::softmax(&scaled, row)?;
+            }
+            let mixed = gemm(scores.view(), part(v)?.view())?;
+            for i in 0..tokens {
+                for j in 0..width {
+                    out[[ends[0] + i, columns.start + j]] = mixed[[i, j]];
                 }
             }
         }
-        Ok(out)
     }
+    Ok(out)
 }
 
 impl Norm {

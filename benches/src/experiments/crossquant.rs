@@ -15,7 +15,7 @@ use kc_testing::{golden_json, golden_tensor};
 use serde_json::json;
 
 use super::{Axis, Claim, Comparison, Ctx, Figure, Plot, PythonSide, Series, Table, Verdict, Work};
-use crate::minilm::MiniLm;
+use crate::minilm::{MiniLm, Texts};
 
 /// Layers of MiniLM-L6: activations of a few tokens, and rows of the weights.
 const LAYERS: [&str; 3] = ["l2_key", "l3_down", "l4_up"];
@@ -214,26 +214,20 @@ fn whole_model(ctx: &mut Ctx) -> anyhow::Result<()> {
         return Ok(());
     }
     ctx.step("the whole of MiniLM-L6");
-    let model = MiniLm::load()?;
+    let (model, texts) = (MiniLm::load()?, Texts::new(&Texts::sentences()?));
     let want: Tensor<f32, 2> = golden_tensor("quant_minilm/embeddings.npy");
     let published = golden_json("quant_minilm/results.json");
     let mut columns: Vec<Vec<f32>> = Vec::new();
-    let plain = model.embed(|i, x| {
+    let plain = model.embed(&texts, |i, x| {
         let mut stats = ColumnStats::new(x.cols());
-        stats.observe(x.slice(0, 0..model.tokens(24))?)?;
+        stats.observe(x.slice(0, 0..texts.tokens(24))?)?;
         columns.push(stats.maxima().to_vec());
-        let layer = model.linear().nth(i).context("one of 36 layers")?;
-        let mut y = gemm(x, layer.weight.view().transposed())?;
-        let width = y.shape()[1];
-        for row in y.as_mut_slice().chunks_mut(width) {
-            row.iter_mut().zip(&layer.bias).for_each(|(y, bias)| *y += bias);
-        }
-        Ok(y)
+        model.plain(i, x)
     })?;
     // The codes of a linear layer see what the quantised layers before it make, as in the fixtures.
     let run = |config: &dyn Fn(usize) -> LinearConfig| -> anyhow::Result<(f64, f64)> {
         let (mut codes, mut kernel) = (CrossCodes::new(), 0.0);
-        let embeddings = model.embed(|i, x| {
+        let embeddings = model.embed(&texts, |i, x| {
             let layer = model.linear().nth(i).context("one of 36 layers")?;
             let quantised = CrossLinear::new(layer.weight.view(), Some(&layer.bias), &config(i))?;
             let mut y = Tensor::zeros([x.rows(), layer.bias.len()])?;

@@ -12,6 +12,7 @@ use kc_testing::golden_tensor;
 use serde_json::json;
 
 use super::{Axis, Claim, Comparison, Ctx, Figure, Plot, PythonSide, Rival, Series, Table, Verdict, Work};
+use crate::minilm::{MiniLm, Texts};
 
 /// Tokens of the random hidden states.
 const TOKENS: usize = 512;
@@ -31,7 +32,7 @@ pub(crate) fn run(ctx: &mut Ctx) -> anyhow::Result<()> {
     entropy(ctx)?;
     growth_with_size(ctx)?;
     growth_with_length(ctx)?;
-    needs_models(ctx);
+    needs_models(ctx)?;
     peers(ctx)
 }
 
@@ -225,28 +226,64 @@ fn growth_with_length(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn needs_models(ctx: &mut Ctx) {
-    for (statement, paper, needs) in [
-        (
-            "the score falls as models grow (Dolly-15k, Cerebras-GPT)",
-            "0.62 to 0.39 at 6.7B, 0.49 at 13B",
-            "hidden states of the Cerebras-GPT models",
-        ),
-        (
-            "shuffled or reversed sentences raise the score",
-            "raised",
-            "hidden states of a language model for changed texts",
-        ),
-    ] {
-        ctx.claim(Claim {
-            statement: statement.into(),
-            paper: paper.into(),
-            here: "-".into(),
-            unit: "",
-            verdict: Verdict::not_run(needs),
-            setup: "no model here".into(),
-        });
+/// What needs a language model: order of sentences by MiniLM, which has a package; sizes of models by none.
+fn needs_models(ctx: &mut Ctx) -> anyhow::Result<()> {
+    let claim = |statement: &str, paper: &str, here: Figure, verdict, setup: &str| Claim {
+        statement: statement.into(),
+        paper: paper.into(),
+        here,
+        unit: "",
+        verdict,
+        setup: setup.into(),
+    };
+    ctx.claim(claim(
+        "the score falls as models grow (Dolly-15k, Cerebras-GPT)",
+        "0.62 to 0.39 at 6.7B, 0.49 at 13B",
+        "-".into(),
+        Verdict::not_run("hidden states of the Cerebras-GPT models"),
+        "no model here",
+    ));
+    const ORDER: &str = "shuffled or reversed sentences raise the score";
+    if !ctx.peers() {
+        let verdict = Verdict::not_run("the weights of MiniLM-L6, a Python package: --peers");
+        ctx.claim(claim(ORDER, "raised", "-".into(), verdict, "-"));
+        return Ok(());
     }
+    ctx.step("order of sentences");
+    let (model, sentences) = (MiniLm::load()?, Texts::sentences()?);
+    let score = |order: &[Vec<usize>]| -> anyhow::Result<f64> {
+        // One text: the marks of start and end stand around all sentences, not around each.
+        let (Some(first), Some(last)) = (order.first(), order.last()) else { return Ok(f64::NAN) };
+        let inner = order.iter().flat_map(|s| &s[1..s.len() - 1]).copied();
+        let text = first.iter().take(1).copied().chain(inner).chain(last.last().copied()).collect();
+        let states = model.states(&Texts::new(&[text]), |i, x| model.plain(i, x))?;
+        Ok(mnn(states.view(), &MnnConfig::default())?.score)
+    };
+    let mut table = Table::new(
+        "Score of 12 sentences as one text, MiniLM-L6, by the order of the sentences",
+        &["sentences", "as written", "shuffled", "reversed"],
+    );
+    let (mut raised, mut cases) = (0, 0);
+    let mut rng = ctx.rng(7);
+    for (p, paragraph) in sentences.chunks(12).enumerate() {
+        let (mut shuffled, mut reversed) = (paragraph.to_vec(), paragraph.to_vec());
+        rng.shuffle(&mut shuffled);
+        reversed.reverse();
+        let scores = [score(paragraph)?, score(&shuffled)?, score(&reversed)?];
+        raised += scores[1..].iter().filter(|&&s| s > scores[0]).count();
+        cases += 2;
+        let label = format!("{} to {}", 12 * p + 1, 12 * p + paragraph.len());
+        table.row([label.into(), scores[0].into(), scores[1].into(), scores[2].into()]);
+    }
+    ctx.table(table);
+    ctx.claim(claim(
+        ORDER,
+        "raised",
+        format!("in {raised} of {cases} cases").into(),
+        Verdict::of_cases(raised, cases),
+        "four texts of 12 sentences, shuffled and reversed, MiniLM-L6 (paper: language models)",
+    ));
+    Ok(())
 }
 
 fn peers(ctx: &mut Ctx) -> anyhow::Result<()> {

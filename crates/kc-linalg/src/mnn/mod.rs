@@ -37,10 +37,10 @@
 //! # Cost and accuracy
 //!
 //! `2 N d` elements are read, about `12 N d` operations done, and `O(d)` memory used per part of rows (at
-//! most 64 parts): the limit is the rate at which memory is read. f16, bf16 and f32 are computed in f32 with
-//! f64 means (kept in two parts, so that offsets far larger than the spread cost no digits) and f64 sums over
-//! blocks of 64 rows; scores agree with f64 to 3e-6 or better, usually 1e-7. f64 is computed in f64. Columns
-//! whose share of every row is below 1e-19 may come out as zero for f32.
+//! most 64 parts): the limit is the rate at which memory is read, or arithmetic where X fits a cache. f16, bf16
+//! and f32 are computed in f32 with f64 means (kept in two parts, so that offsets far larger than the spread cost
+//! no digits) and f64 sums over blocks of 64 rows; scores agree with f64 to 3e-6 or better, usually 1e-7. f64 is
+//! computed in f64. Columns whose share of every row is below 1e-19 may come out as zero for f32.
 //!
 //! The same bits come out for any number of threads. Different levels ([`Isa`]) differ by rounding.
 //!
@@ -205,11 +205,8 @@ fn norms_of(squares: &Squares, config: &MnnConfig) -> Vec<f64> {
 fn score_of(squares: &Squares, rows: usize, config: &MnnConfig) -> MnnScore {
     let dim = squares.sums.len();
     let top = config.top.unwrap_or(rows.min(dim));
-    let raw = if is_undefined(squares.zero_rows, config) {
-        f64::NAN
-    } else {
-        norm::top_sum(&norms_of(squares, config), top)
-    };
+    let raw =
+        if is_undefined(squares.zero_rows, config) { f64::NAN } else { norm::top_sum(&squares.sums, top) };
     let score = raw / config.length.unwrap_or(rows) as f64;
     MnnScore { raw, score, n_tokens: rows, dim, top, zero_rows: squares.zero_rows }
 }

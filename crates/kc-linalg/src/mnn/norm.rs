@@ -3,13 +3,14 @@
 //! Rows are cut into parts by the shape alone; each part has its own f64 sums, which are added in a fixed
 //! tree. Within a part, sums run in the working type over 64 rows at most before they are folded into f64.
 
+use std::array;
 use std::ops::Range;
 
 use kc_core::{Element, Error, Float, Isa, Result, TensorView, bf16, f16, par};
 
 #[cfg(not(target_arch = "x86_64"))]
 use super::portable;
-use super::portable::{Mean, ROWS, Work};
+use super::portable::{Mean, ROWS, SUMMED, Work};
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 use super::{MnnConfig, ZeroRows};
@@ -25,7 +26,7 @@ pub(super) trait Hidden: Float {
     /// What the kernels compute in.
     type W: Work;
 
-    fn column_sums(isa: Isa, rows: [&[Self]; ROWS], origin: &[f64], sums: &mut [f64]);
+    fn column_sums(isa: Isa, rows: [&[Self]; SUMMED], origin: &[f64], sums: &mut [f64]);
     fn square_sums(isa: Isa, rows: [&[Self]; ROWS], mean: &Mean<Self::W>) -> [f64; ROWS];
     fn accumulate(
         isa: Isa,
@@ -42,7 +43,7 @@ macro_rules! hidden {
         impl Hidden for $t {
             type W = $w;
 
-            fn column_sums(isa: Isa, rows: [&[Self]; ROWS], origin: &[f64], sums: &mut [f64]) {
+            fn column_sums(isa: Isa, rows: [&[Self]; SUMMED], origin: &[f64], sums: &mut [f64]) {
                 x86::$kernels::column_sums(isa, rows, origin, sums);
             }
 
@@ -65,7 +66,7 @@ macro_rules! hidden {
         impl Hidden for $t {
             type W = $w;
 
-            fn column_sums(_: Isa, rows: [&[Self]; ROWS], origin: &[f64], sums: &mut [f64]) {
+            fn column_sums(_: Isa, rows: [&[Self]; SUMMED], origin: &[f64], sums: &mut [f64]) {
                 portable::column_sums(rows, origin, sums);
             }
 
@@ -123,32 +124,29 @@ fn part_len(rows: usize) -> usize {
     rows.div_ceil(PARTS).next_multiple_of(BLOCK).max(BLOCK)
 }
 
-/// Calls `body` with the first row's index, the number of rows (1 to 4) and four rows, of which the last is
+/// Calls `body` with the first row's index, the number of rows (1 to R) and R rows, of which the last is
 /// repeated if there are fewer. Rows whose elements are apart are gathered first.
-fn for_quads<H: Float>(
+fn for_groups<const R: usize, H: Float>(
     x: TensorView<'_, H, 2>,
     range: Range<usize>,
-    mut body: impl FnMut(usize, usize, [&[H]; ROWS]) -> Result<()>,
+    mut body: impl FnMut(usize, usize, [&[H]; R]) -> Result<()>,
 ) -> Result<()> {
     let d = x.cols();
-    let adjacent = x.strides()[1] == 1 || d < 2;
-    let mut gathered = vec![H::default(); if adjacent { 0 } else { ROWS * d }];
-    for start in range.clone().step_by(ROWS) {
-        let count = (range.end - start).min(ROWS);
+    let mut gathered = Vec::new();
+    for start in range.clone().step_by(R) {
+        let count = (range.end - start).min(R);
         let index = |i: usize| start + i.min(count - 1);
-        let direct = [0, 1, 2, 3].map(|i| x.row_slice(index(i)));
-        if let [Some(a), Some(b), Some(c), Some(e)] = direct {
-            body(start, count, [a, b, c, e])?;
-            continue;
+        let mut rows: [&[H]; R] = [&[]; R];
+        if x.row_slice(start).is_none() {
+            gathered.resize(R * d, H::default());
+            for (i, row) in gathered.chunks_exact_mut(d).enumerate() {
+                row.iter_mut().zip(x.row(index(i)).iter()).for_each(|(to, from)| *to = from);
+            }
         }
-        if gathered.len() < ROWS * d {
-            gathered.resize(ROWS * d, H::default());
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = x.row_slice(index(i)).unwrap_or_else(|| &gathered[i * d..(i + 1) * d]);
         }
-        for (i, row) in gathered.chunks_exact_mut(d).enumerate() {
-            row.iter_mut().zip(x.row(index(i)).iter()).for_each(|(to, from)| *to = from);
-        }
-        let row = |i: usize| &gathered[i * d..(i + 1) * d];
-        body(start, count, [row(0), row(1), row(2), row(3)])?;
+        body(start, count, rows)?;
     }
     Ok(())
 }
@@ -157,8 +155,8 @@ fn for_quads<H: Float>(
 pub(super) fn sums<H: Hidden>(isa: Isa, x: TensorView<'_, H, 2>, origin: &[f64]) -> Result<Vec<f64>> {
     let part = |range: Range<usize>| {
         let mut sums = vec![0.0; x.cols()];
-        for_quads(x, range, |_, count, rows| {
-            if count == ROWS {
+        for_groups(x, range, |_, count, rows| {
+            if count == SUMMED {
                 H::column_sums(isa, rows, origin, &mut sums);
             } else {
                 for row in &rows[..count] {
@@ -173,7 +171,8 @@ pub(super) fn sums<H: Hidden>(isa: Isa, x: TensorView<'_, H, 2>, origin: &[f64])
     };
     let sums = par::map_reduce(x.rows(), part_len(x.rows()), part, |a: Result<Vec<f64>>, b| Ok(add(a?, &b?)));
     let sums = sums.unwrap_or_else(|| Ok(vec![0.0; x.cols()]))?;
-    if sums.iter().all(|s| s.is_finite()) {
+    // Without an early exit, so that it compiles to vectors.
+    if sums.iter().fold(true, |all, s| all & s.is_finite()) {
         return Ok(sums);
     }
     check_finite(x, 0)?;
@@ -193,7 +192,10 @@ pub(super) fn check_finite<H: Float>(x: TensorView<'_, H, 2>, first_row: usize) 
 
 /// The first row in f64: what sums are taken against, so that equal rows give sums of exact zeros.
 pub(super) fn origin_of<H: Float>(x: TensorView<'_, H, 2>) -> Vec<f64> {
-    x.row(0).iter().map(H::to_f64).collect()
+    match x.row_slice(0) {
+        Some(row) => row.iter().map(|x| x.to_f64()).collect(),
+        None => x.row(0).iter().map(H::to_f64).collect(),
+    }
 }
 
 /// The column means.
@@ -254,7 +256,7 @@ fn part_squares<H: Hidden>(
     let mut block = vec![H::W::default(); d];
     for rows in par::chunks(range.len(), BLOCK) {
         block.fill(H::W::default());
-        for_quads(x, range.start + rows.start..range.start + rows.end, |start, count, rows| {
+        for_groups(x, range.start + rows.start..range.start + rows.end, |start, count, rows| {
             let norms2 = H::square_sums(isa, rows, mean);
             let fast = |i: usize| i < count && H::W::FAST.contains(&norms2[i]);
             // Rows out of the fast range are left out by a scale of zero, and taken one by one after.
@@ -265,7 +267,7 @@ fn part_squares<H: Hidden>(
                     (true, true) => H::W::from_f64(1.0 / norms2[i].sqrt()),
                     (true, false) => H::W::from_f64(1.0),
                 };
-                H::accumulate(isa, [0, 1, 2, 3].map(row), mean, [0, 1, 2, 3].map(scale), &mut block);
+                H::accumulate(isa, array::from_fn(row), mean, array::from_fn(scale), &mut block);
             }
             for i in (0..count).filter(|&i| !fast(i)) {
                 slow_row(rows[i], first_row + start + i, mean, config, &mut out)?;
@@ -331,14 +333,16 @@ pub(super) fn top_columns(values: &[f64], top: usize) -> Vec<usize> {
     order
 }
 
-/// The sum of the `top` largest of `norms`, largest first and compensated.
-pub(super) fn top_sum(norms: &[f64], top: usize) -> f64 {
-    if top >= norms.len() {
-        return compensated(norms.iter().copied());
+/// The sum of the roots of the `top` largest `squares`, compensated.
+pub(super) fn top_sum(squares: &[f64], top: usize) -> f64 {
+    let skipped = squares.len().saturating_sub(top);
+    if skipped == 0 {
+        return compensated(squares.iter().map(|s| s.sqrt()));
     }
-    let mut largest: Vec<f64> = top_columns(norms, top).into_iter().map(|j| norms[j]).collect();
-    largest.sort_unstable_by(|a, b| b.total_cmp(a));
-    compensated(largest.into_iter())
+    // Squares order as their bits do, and whole numbers are selected without a branch for each.
+    let mut bits: Vec<u64> = squares.iter().map(|s| s.to_bits()).collect();
+    bits.select_nth_unstable(skipped);
+    compensated(bits[skipped..].iter().map(|&s| f64::from_bits(s).sqrt()))
 }
 
 /// Neumaier's sum.

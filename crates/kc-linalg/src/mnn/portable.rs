@@ -1,14 +1,17 @@
 //! The three inner loops in safe generic code: what every processor can run, and what the f64 kernels of
 //! the higher levels are compiled from.
 //!
-//! All work on groups of four rows, so that the mean and the accumulators are loaded once for four rows.
+//! All work on groups of rows, so that the mean and the accumulators are loaded once for a group.
 
 use std::ops::{Add, AddAssign, Mul, Sub};
 
 use kc_core::Float;
 
-/// Rows that a kernel takes at once.
+/// Rows that a kernel of the second pass takes at once.
 pub(super) const ROWS: usize = 4;
+
+/// Rows that a kernel of the first pass takes at once.
+pub(super) const SUMMED: usize = 8;
 
 /// Columns whose squares are summed in the working type before they are added in f64.
 pub(super) const STRIP: usize = 1024;
@@ -70,25 +73,32 @@ impl<W: Work> Mean<W> {
 
 /// `sums[j] += sum_i (rows[i][j] - origin[j])`, all in f64.
 #[inline(always)]
-pub(super) fn column_sums<T: Float>(rows: [&[T]; ROWS], origin: &[f64], sums: &mut [f64]) {
+pub(super) fn column_sums<T: Float>(rows: [&[T]; SUMMED], origin: &[f64], sums: &mut [f64]) {
     let d = sums.len();
-    let [a, b, c, e] = rows.map(|row| &row[..d]);
+    let rows = rows.map(|row| &row[..d]);
     let origin = &origin[..d];
     for j in 0..d {
-        let o = origin[j];
-        sums[j] += ((a[j].to_f64() - o) + (b[j].to_f64() - o)) + ((c[j].to_f64() - o) + (e[j].to_f64() - o));
+        let t = |i: usize| rows[i][j].to_f64() - origin[j];
+        let (left, right) = ((t(0) + t(1)) + (t(2) + t(3)), (t(4) + t(5)) + (t(6) + t(7)));
+        sums[j] += left + right;
     }
 }
 
 /// The squared norms of the centred rows.
 #[inline(always)]
 pub(super) fn square_sums<T: Float, W: Work>(rows: [&[T]; ROWS], mean: &Mean<W>) -> [f64; ROWS] {
-    let d = mean.hi.len();
+    squares(rows, &mean.hi, &mean.lo)
+}
+
+/// [`square_sums`] with the parts of the mean.
+#[inline(always)]
+pub(super) fn squares<T: Float, W: Work>(rows: [&[T]; ROWS], hi: &[W], lo: &[W]) -> [f64; ROWS] {
+    let d = hi.len();
     let mut total = [0.0; ROWS];
     for start in (0..d).step_by(STRIP) {
         let end = (start + STRIP).min(d);
-        let (hi, hi_tail) = mean.hi[start..end].as_chunks::<LANES>();
-        let (lo, lo_tail) = mean.lo[start..end].as_chunks::<LANES>();
+        let (hi, hi_tail) = hi[start..end].as_chunks::<LANES>();
+        let (lo, lo_tail) = lo[start..end].as_chunks::<LANES>();
         for (sum, row) in total.iter_mut().zip(rows) {
             let (x, x_tail) = row[start..end].as_chunks::<LANES>();
             let mut lanes = [W::default(); LANES];
@@ -117,15 +127,27 @@ pub(super) fn accumulate<T: Float, W: Work>(
     scale: [W; ROWS],
     sums: &mut [W],
 ) {
+    add_squares(rows, &mean.hi, &mean.lo, scale, sums);
+}
+
+/// [`accumulate`] with the parts of the mean.
+#[inline(always)]
+pub(super) fn add_squares<T: Float, W: Work>(
+    rows: [&[T]; ROWS],
+    hi: &[W],
+    lo: &[W],
+    scale: [W; ROWS],
+    sums: &mut [W],
+) {
     let d = sums.len();
-    let [a, b, c, e] = rows.map(|row| &row[..d]);
-    let (hi, lo) = (&mean.hi[..d], &mean.lo[..d]);
+    let rows = rows.map(|row| &row[..d]);
+    let (hi, lo) = (&hi[..d], &lo[..d]);
     for j in 0..d {
-        let square = |x: T, s: W| {
-            let t = ((W::of(x) - hi[j]) - lo[j]) * s;
-            t * t
-        };
-        sums[j] += (square(a[j], scale[0]) + square(b[j], scale[1]))
-            + (square(c[j], scale[2]) + square(e[j], scale[3]));
+        let mut sum = sums[j];
+        for i in 0..ROWS {
+            let t = ((W::of(rows[i][j]) - hi[j]) - lo[j]) * scale[i];
+            sum += t * t;
+        }
+        sums[j] = sum;
     }
 }

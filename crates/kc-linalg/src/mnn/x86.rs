@@ -5,10 +5,33 @@
 
 use kc_core::{Isa, Level, bf16, f16};
 
-use super::portable::{self, Mean, ROWS, STRIP};
+use super::portable::{self, Mean, ROWS, STRIP, SUMMED};
 
-/// One set of kernels: an element type on a level. `$unit` is the module with the level's vector
-/// operations; `$load` reads one vector of f32, `$load_wide` half as many elements as f64.
+/// The first `n` vectors of each row. A loop, since `map` is not inlined here, and then the kernels would check
+/// every index.
+#[inline(always)]
+fn vectors<T, const R: usize, const L: usize>(rows: [&[T]; R], n: usize) -> [&[[T; L]]; R] {
+    let mut out: [&[[T; L]]; R] = [&[]; R];
+    for (out, row) in out.iter_mut().zip(rows) {
+        *out = &row.as_chunks::<L>().0[..n];
+    }
+    out
+}
+
+/// The rows without their first elements.
+#[inline(always)]
+fn tails<T, const R: usize>(mut rows: [&[T]; R], done: usize) -> [&[T]; R] {
+    for row in &mut rows {
+        *row = &row[done..];
+    }
+    rows
+}
+
+/// One set of kernels: an element type on a level. `$unit` is the module with the level's vector operations;
+/// `$load` reads one vector of f32, `$load_wide` half as many elements as f64.
+///
+/// Differences are taken from the mean, because an instruction can read what it subtracts from memory; their
+/// squares are the same.
 macro_rules! kernels {
     ($name:ident, $unit:ident, $features:literal, $t:ty, $load:ident, $load_wide:ident) => {
         mod $name {
@@ -16,55 +39,48 @@ macro_rules! kernels {
             use super::*;
 
             #[target_feature(enable = $features)]
-            pub(super) fn column_sums(rows: [&[$t]; ROWS], origin: &[f64], sums: &mut [f64]) {
+            pub(super) fn column_sums(rows: [&[$t]; SUMMED], origin: &[f64], sums: &mut [f64]) {
                 const WIDE: usize = LANES / 2;
-                let d = sums.len();
-                let rows = rows.map(|row| &row[..d]);
-                let origin = &origin[..d];
-                let (out, _) = sums.as_chunks_mut::<WIDE>();
+                let (out, tail) = sums.as_chunks_mut::<WIDE>();
                 let n = out.len();
-                let x = rows.map(|row| &row.as_chunks::<WIDE>().0[..n]);
-                let at = &origin.as_chunks::<WIDE>().0[..n];
+                let x = vectors(rows, n);
+                let [at] = vectors([origin], n);
                 for j in 0..n {
-                    let o = load_f64(&at[j]);
-                    let ab = add_f64(sub_f64($load_wide(&x[0][j]), o), sub_f64($load_wide(&x[1][j]), o));
-                    let cd = add_f64(sub_f64($load_wide(&x[2][j]), o), sub_f64($load_wide(&x[3][j]), o));
-                    store_f64(add_f64(load_f64(&out[j]), add_f64(ab, cd)), &mut out[j]);
+                    let t = |i: usize| $load_wide(&x[i][j]);
+                    let left = add_f64(add_f64(t(0), t(1)), add_f64(t(2), t(3)));
+                    let right = add_f64(add_f64(t(4), t(5)), add_f64(t(6), t(7)));
+                    // The origin once for all rows: f64 holds their sums exactly or far beyond f32.
+                    let sum = less_eight(add_f64(left, right), load_f64(&at[j]));
+                    store_f64(add_f64(load_f64(&out[j]), sum), &mut out[j]);
                 }
                 let done = n * WIDE;
-                portable::column_sums(rows.map(|row| &row[done..]), &origin[done..], &mut sums[done..]);
+                portable::column_sums(tails(rows, done), &origin[done..], tail);
             }
 
             #[target_feature(enable = $features)]
             pub(super) fn square_sums(rows: [&[$t]; ROWS], mean: &Mean<f32>) -> [f64; ROWS] {
                 let d = mean.hi.len();
-                let rows = rows.map(|row| &row[..d]);
-                let lo = &mean.lo[..d];
                 let mut total = [0.0; ROWS];
-                for start in (0..d).step_by(STRIP) {
-                    let end = (start + STRIP).min(d);
-                    let (hi, hi_tail) = mean.hi[start..end].as_chunks::<LANES>();
-                    let n = hi.len();
-                    let (lo, lo_tail) = lo[start..end].as_chunks::<LANES>();
-                    let lo = &lo[..n];
-                    let x = rows.map(|row| &row[start..end].as_chunks::<LANES>().0[..n]);
+                for start in (0..d / LANES).step_by(STRIP / LANES) {
+                    let n = (d / LANES - start).min(STRIP / LANES);
+                    let x = vectors(tails(rows, start * LANES), n);
+                    let [hi, lo] = vectors(tails([&mean.hi, &mean.lo], start * LANES), n);
                     let mut sums = [zero(); ROWS];
                     for j in 0..n {
                         let (h, l) = (load_f32(&hi[j]), load_f32(&lo[j]));
                         for i in 0..ROWS {
-                            let t = sub(sub($load(&x[i][j]), h), l);
+                            let t = add(sub(h, $load(&x[i][j])), l);
                             sums[i] = fma(t, t, sums[i]);
                         }
                     }
                     for i in 0..ROWS {
-                        let mut rest = 0.0;
-                        let tail = &rows[i][start + n * LANES..end];
-                        for ((x, h), l) in tail.iter().zip(hi_tail).zip(lo_tail) {
-                            let t = (portable_f32(*x) - h) - l;
-                            rest += t * t;
-                        }
-                        total[i] += sum_f64(sums[i]) + f64::from(rest);
+                        total[i] += sum_f64(sums[i]);
                     }
+                }
+                let done = d / LANES * LANES;
+                let rest = portable::squares(tails(rows, done), &mean.hi[done..], &mean.lo[done..]);
+                for i in 0..ROWS {
+                    total[i] += rest[i];
                 }
                 total
             }
@@ -76,48 +92,36 @@ macro_rules! kernels {
                 scale: [f32; ROWS],
                 sums: &mut [f32],
             ) {
-                let d = sums.len();
-                let rows = rows.map(|row| &row[..d]);
-                let (hi, lo) = (&mean.hi[..d], &mean.lo[..d]);
-                let s = scale.map(|s| splat(s));
+                let mut s = [zero(); ROWS];
+                for i in 0..ROWS {
+                    s[i] = splat(scale[i]);
+                }
                 let (out, tail) = sums.as_chunks_mut::<LANES>();
                 let n = out.len();
-                let x = rows.map(|row| &row.as_chunks::<LANES>().0[..n]);
-                let (hi_chunks, lo_chunks) =
-                    (&hi.as_chunks::<LANES>().0[..n], &lo.as_chunks::<LANES>().0[..n]);
+                let x = vectors(rows, n);
+                let [hi, lo] = vectors([&mean.hi, &mean.lo], n);
                 for j in 0..n {
-                    let (h, l) = (load_f32(&hi_chunks[j]), load_f32(&lo_chunks[j]));
-                    let t = |i: usize| mul(sub(sub($load(&x[i][j]), h), l), s[i]);
-                    let (a, b, c, e) = (t(0), t(1), t(2), t(3));
-                    // Two chains, so that four rows cost two latencies.
-                    let left = fma(b, b, mul(a, a));
-                    let right = fma(e, e, fma(c, c, load_f32(&out[j])));
-                    store_f32(add(left, right), &mut out[j]);
+                    let (h, l) = (load_f32(&hi[j]), load_f32(&lo[j]));
+                    // Two chains, so that a row costs half a latency.
+                    let mut chains = [load_f32(&out[j]), zero()];
+                    for i in 0..ROWS {
+                        let t = mul(add(sub(h, $load(&x[i][j])), l), s[i]);
+                        chains[i % 2] = fma(t, t, chains[i % 2]);
+                    }
+                    store_f32(add(chains[0], chains[1]), &mut out[j]);
                 }
                 let done = n * LANES;
-                for (j, sum) in (done..d).zip(tail) {
-                    let square = |i: usize| {
-                        let t = ((portable_f32(rows[i][j]) - hi[j]) - lo[j]) * scale[i];
-                        t * t
-                    };
-                    *sum += (square(0) + square(1)) + (square(2) + square(3));
-                }
+                portable::add_squares(tails(rows, done), &mean.hi[done..], &mean.lo[done..], scale, tail);
             }
         }
     };
-}
-
-/// Widens one element; for the columns that do not fill a vector.
-#[inline(always)]
-fn portable_f32<T: kc_core::Float>(x: T) -> f32 {
-    x.to_f32()
 }
 
 /// The vector operations of one level: `$v` holds f32, `$d` half as many f64.
 macro_rules! unit {
     ($name:ident, $features:literal, lanes $lanes:literal, wide $wide:literal, $v:ident, $d:ident,
      f32: $zero:path, $splat:path, $add:path, $sub:path, $mul:path, $fma:path, $load:path, $store:path;
-     f64: $add_d:path, $sub_d:path, $load_d:path, $store_d:path;
+     f64: $splat_d:path, $add_d:path, $less:path, $load_d:path, $store_d:path;
      full: $ints:path, $from_f16:path, $from_u16:path, $shift:path, $cast:path;
      half: $ints_h:path, $from_f16_h:path, $from_u16_h:path, $shift_h:path, $cast_h:path, $load_h:path, $widen:path) => {
         mod $name {
@@ -169,10 +173,11 @@ macro_rules! unit {
                 $add_d(a, b)
             }
 
+            /// `a - 8 b`, for the 8 rows of a group.
             #[inline]
             #[target_feature(enable = $features)]
-            pub(super) fn sub_f64(a: $d, b: $d) -> $d {
-                $sub_d(a, b)
+            pub(super) fn less_eight(a: $d, b: $d) -> $d {
+                $less($splat_d(8.0), b, a)
             }
 
             #[inline]
@@ -253,7 +258,7 @@ macro_rules! unit {
 unit!(avx2, "avx2,fma,f16c", lanes 8, wide 4, __m256, __m256d,
     f32: _mm256_setzero_ps, _mm256_set1_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps, _mm256_fmadd_ps,
         _mm256_loadu_ps, _mm256_storeu_ps;
-    f64: _mm256_add_pd, _mm256_sub_pd, _mm256_loadu_pd, _mm256_storeu_pd;
+    f64: _mm256_set1_pd, _mm256_add_pd, _mm256_fnmadd_pd, _mm256_loadu_pd, _mm256_storeu_pd;
     full: _mm_loadu_si128, _mm256_cvtph_ps, _mm256_cvtepu16_epi32, _mm256_slli_epi32::<16>, _mm256_castsi256_ps;
     half: _mm_loadl_epi64, _mm_cvtph_ps, _mm_cvtepu16_epi32, _mm_slli_epi32::<16>, _mm_castsi128_ps,
         _mm_loadu_ps, _mm256_cvtps_pd);
@@ -261,7 +266,7 @@ unit!(avx2, "avx2,fma,f16c", lanes 8, wide 4, __m256, __m256d,
 unit!(avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,f16c", lanes 16, wide 8, __m512, __m512d,
     f32: _mm512_setzero_ps, _mm512_set1_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps, _mm512_fmadd_ps,
         _mm512_loadu_ps, _mm512_storeu_ps;
-    f64: _mm512_add_pd, _mm512_sub_pd, _mm512_loadu_pd, _mm512_storeu_pd;
+    f64: _mm512_set1_pd, _mm512_add_pd, _mm512_fnmadd_pd, _mm512_loadu_pd, _mm512_storeu_pd;
     full: _mm256_loadu_si256, _mm512_cvtph_ps, _mm512_cvtepu16_epi32, _mm512_slli_epi32::<16>, _mm512_castsi512_ps;
     half: _mm_loadu_si128, _mm256_cvtph_ps, _mm256_cvtepu16_epi32, _mm256_slli_epi32::<16>, _mm256_castsi256_ps,
         _mm256_loadu_ps, _mm512_cvtps_pd);
@@ -273,7 +278,7 @@ macro_rules! kernels_f64 {
             use super::*;
 
             #[target_feature(enable = $features)]
-            pub(super) fn column_sums(rows: [&[f64]; ROWS], origin: &[f64], sums: &mut [f64]) {
+            pub(super) fn column_sums(rows: [&[f64]; SUMMED], origin: &[f64], sums: &mut [f64]) {
                 portable::column_sums(rows, origin, sums);
             }
 
@@ -304,7 +309,7 @@ macro_rules! dispatch {
 
             pub(in super::super) fn column_sums(
                 isa: Isa,
-                rows: [&[$t]; ROWS],
+                rows: [&[$t]; SUMMED],
                 origin: &[f64],
                 sums: &mut [f64],
             ) {

@@ -58,7 +58,7 @@ fn check_levels<T: Float + Element>(rows: usize, cols: usize, values: &[f32], to
 #[test]
 fn every_level_meets_the_reference() {
     for cols in sizes(16, 64) {
-        for rows in [2, 3, 4, 5, 63, 64, 65, 130] {
+        for rows in [2, 3, 4, 5, 7, 8, 9, 17, 63, 64, 65, 130] {
             if cols < 2 {
                 continue;
             }
@@ -143,6 +143,23 @@ fn tiny_and_huge_numbers_neither_vanish_nor_overflow() {
     assert_close(&[mnn(wide.view(), &config).unwrap().raw], &[plain], Tol::rel(1e-6));
 }
 
+/// Differences between rows that f32 cannot hold are summed in f64.
+#[test]
+fn rows_at_opposite_ends_of_the_range_have_a_mean() {
+    for rows in [2, 9, 70] {
+        let x = Tensor::<f32, 2>::from_fn([rows, 20], |[i, j]| {
+            let sign = if (i + j) % 2 == 0 { 1.0 } else { -1.0 };
+            sign * (3e38 - 1e37 * (i * j % 5) as f32)
+        })
+        .unwrap();
+        let want = reference::mnn(x.view(), &MnnConfig::default()).unwrap();
+        each_isa(|isa| {
+            let got = mnn_with(isa, x.view(), &MnnConfig::default()).unwrap().raw;
+            assert_close(&[got], &[want], Tol::rel(1e-6));
+        });
+    }
+}
+
 #[test]
 fn threads_do_not_change_bits() {
     for (rows, cols) in [(1000, 70), (70, 1000), (5000, 3)] {
@@ -203,6 +220,19 @@ fn the_largest_columns_are_summed() {
     config.length = Some(7);
     let got = mnn(x.view(), &config).unwrap();
     assert_eq!(got.score, got.raw / 7.0);
+}
+
+/// Columns of the same norm count one by one, however many of them the last place goes to.
+#[test]
+fn equal_columns_are_summed_as_often_as_asked() {
+    let x = Tensor::<f32, 2>::from_fn([6, 12], |[i, j]| if i == j % 6 { 1.0 } else { 0.0 }).unwrap();
+    let norms = column_norms(x.view(), &MnnConfig::default()).unwrap();
+    for top in 1..=12 {
+        let mut config = MnnConfig::default();
+        config.top = Some(top);
+        let got = mnn(x.view(), &config).unwrap().raw;
+        assert_close(&[got], &[norms[0] * top as f64], Tol::rel(1e-6));
+    }
 }
 
 #[test]

@@ -30,6 +30,22 @@ fn blocks_of_any_size_give_the_score() {
     }
 }
 
+/// The first row, which all sums are taken against, may not be a number of the type of later blocks.
+#[test]
+fn blocks_may_differ_in_type() {
+    let value = |[i, j]: [usize; 2]| f64::from(((i * 7 + j * j) % 11) as u8) + 1e6;
+    let x = Tensor::<f64, 2>::from_fn([40, 9], |at| value(at) + if at[0] == 0 { 0.3 } else { 0.0 }).unwrap();
+    let rest = Tensor::<f32, 2>::from_fn([39, 9], |[i, j]| value([i + 1, j]) as f32).unwrap();
+    let config = MnnConfig::default();
+    let mut means = MnnStream::new(9, &config).unwrap();
+    means.push(x.view().slice(0, 0..1).unwrap()).unwrap();
+    means.push(rest.view()).unwrap();
+    let mut norms = means.finish_means().unwrap();
+    norms.push(x.view()).unwrap();
+    let want = mnn(x.view(), &config).unwrap().raw;
+    assert_close(&[norms.finish().unwrap().raw], &[want], Tol::rel(1e-9));
+}
+
 #[test]
 fn memory_stays_at_some_rows() {
     let block = Tensor::<f32, 2>::from_slice([64, 100], &normals(6400, 1)).unwrap();

@@ -24,10 +24,18 @@ mod fallback {
     pub(super) fn row_maximum(_: Isa, row: &[f32]) -> u32 {
         portable::row_maximum(row)
     }
-    pub(super) fn ratio(_: Isa, x: &[f32], d: &[f32], inverse: &[f32]) -> f32 {
+    pub(super) fn ratio(_: Isa, x: &[f32], d: &[f32], inverse: &[f32]) -> (f32, u32) {
         portable::ratio(x, d, inverse)
     }
-    pub(super) fn encode(_: Isa, x: &[f32], r: f32, d: &[f32], limit: i8, out: &mut [i8]) -> RowCounts {
+    pub(super) fn encode(
+        _: Isa,
+        x: &[f32],
+        r: f32,
+        d: &[f32],
+        _: &[f32],
+        limit: i8,
+        out: &mut [i8],
+    ) -> RowCounts {
         portable::encode(x, r, d, limit, out)
     }
 }
@@ -153,21 +161,25 @@ impl Steps {
         self.tame = col.iter().all(|&d| d == 0.0 || tame(d));
     }
 
-    /// The smallest row factor that does not clip this row.
-    fn tight(&self, isa: Isa, x: &[f32], col: &[f32], limit: f32) -> f32 {
+    /// The smallest row factor that does not clip this row, and the bits of its largest magnitude.
+    fn tight(&self, isa: Isa, x: &[f32], col: &[f32], limit: f32) -> (f32, u32) {
         const FINE: f32 = 1.0 / (1u128 << 100) as f32;
-        let mut ratio = if self.tame { kernels::ratio(isa, x, &self.safe, &self.inverse) } else { 0.0 };
+        let (mut ratio, bits) = if self.tame {
+            kernels::ratio(isa, x, &self.safe, &self.inverse)
+        } else {
+            (0.0, kernels::row_maximum(isa, x))
+        };
         if ratio < FINE {
             // Too near to the denormal numbers for the screened division, or not tame at all.
             ratio = portable::ratio_each(x, col);
         }
-        ratio.min(f32::MAX) / limit
+        (ratio.min(f32::MAX) / limit, bits)
     }
 
     fn encode(&self, isa: Isa, x: &[f32], r: f32, col: &[f32], limit: i8, out: &mut [i8]) -> RowCounts {
         let mut counts = RowCounts::default();
         if self.tame && tame(r) {
-            counts = kernels::encode(isa, x, r, &self.safe, limit, out);
+            counts = kernels::encode(isa, x, r, &self.safe, &self.inverse, limit, out);
             counts.lost = self.dead.iter().filter(|&&j| x[j] != 0.0).count();
         } else {
             portable::encode_each(x, r, col, limit, out, &mut counts);
@@ -235,17 +247,16 @@ fn encode_rows(
     }
     let encode_row = |i: usize, bits: &mut u32, row: &mut f32, codes: &mut [i8]| {
         let x = rows.row(i);
-        if !scanned {
-            *bits = kernels::row_maximum(isa, x);
-            if *bits > LARGEST {
-                return RowCounts::default();
+        match spec.row {
+            RowFactor::Absmax => {
+                if !scanned {
+                    *bits = kernels::row_maximum(isa, x);
+                }
+                *row = (power(f32::from_bits(*bits), spec.alpha) / f64::from(limit)) as f32;
             }
+            RowFactor::Tight => (*row, *bits) = steps.tight(isa, x, col, f32::from(limit)),
         }
-        *row = match spec.row {
-            RowFactor::Absmax => (power(f32::from_bits(*bits), spec.alpha) / f64::from(limit)) as f32,
-            RowFactor::Tight => steps.tight(isa, x, col, f32::from(limit)),
-        };
-        steps.encode(isa, x, *row, col, limit, codes)
+        if *bits > LARGEST { RowCounts::default() } else { steps.encode(isa, x, *row, col, limit, codes) }
     };
     let chunk = (TASK / k.max(1)).max(1);
     let task = |first: usize, bits: &mut [u32], row: &mut [f32], codes: &mut [i8]| {

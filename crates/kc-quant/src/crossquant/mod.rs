@@ -45,7 +45,8 @@
 //! is 0. Codes, factors and counts are the same on every level and any number of threads.
 //!
 //! # Cost
-//! `T K` divisions. Bytes moved: X is read twice with dynamic columns (once if it fits the cache) and once
+//! `T K` divisions, on x86 only of blocks where multiplying could round to another code (1 of 120 by chance) or
+//! a code is out of range. Bytes moved: X is read twice with dynamic columns (once if it fits the cache) and once
 //! with static ones, and `T K` bytes of codes are written. On one core of a Zen 3 processor 4096 x 4096
 //! values take the time that `memcpy` needs for the same bytes; `docs/quantisation.md` has the figures.
 //!

@@ -95,13 +95,13 @@ pub(super) fn row_maximum(row: &[f32]) -> u32 {
     lanes.into_iter().fold(rest, u32::max)
 }
 
-/// The largest `|x[j]| / d[j]`, each quotient rounded to f32. `inverse[j]` is `1 / d[j]`, and both are normal
-/// numbers far from the ends of the range (or `d[j]` is infinite and `inverse[j]` 0, for columns that count
-/// for nothing).
+/// The largest `|x[j]| / d[j]`, each quotient rounded to f32, and the largest bits of `|x|`. `inverse[j]` is
+/// `1 / d[j]`, and both are normal numbers far from the ends of the range (or `d[j]` is infinite and `inverse[j]`
+/// 0, for columns that count for nothing).
 ///
 /// A division is made only where the product with the inverse, whose relative error is below `2^-22`, says
 /// that the quotient could raise the maximum: the result is that of dividing everywhere.
-pub(super) fn ratio(x: &[f32], d: &[f32], inverse: &[f32]) -> f32 {
+pub(super) fn ratio(x: &[f32], d: &[f32], inverse: &[f32]) -> (f32, u32) {
     let k = x.len();
     let (d, inverse) = (&d[..k], &inverse[..k]);
     let mut top = 0.0f32;
@@ -120,10 +120,10 @@ pub(super) fn ratio(x: &[f32], d: &[f32], inverse: &[f32]) -> f32 {
         }
     }
     let done = blocks.len() * BLOCK;
-    larger(top, ratio_each(tail, &d[done..]))
+    (larger(top, ratio_each(tail, &d[done..])), row_maximum(x))
 }
 
-/// As [`ratio`], for any `d`: columns of 0 count for nothing.
+/// The quotient of [`ratio`], for any `d`: columns of 0 count for nothing.
 pub(super) fn ratio_each(x: &[f32], d: &[f32]) -> f32 {
     x.iter().zip(d).filter(|(_, d)| **d > 0.0).map(|(x, d)| x.abs() / d).fold(0.0, larger)
 }

@@ -94,6 +94,62 @@ fn ties_go_to_even_on_every_level() {
     });
 }
 
+/// Quotients a few units of the last place from where codes change, for every code and many steps.
+#[test]
+fn neighbours_of_ties_round_as_the_definition_says() {
+    let mut rng = KcRng::new(11, 0);
+    for (bits, limit) in [(8, 127), (4, 7), (2, 1)] {
+        for _ in 0..40 {
+            let k = 3 * (2 * limit as usize + 3);
+            let maxima: Vec<f32> = (0..k).map(|_| (3.0 * rng.normal()).exp() as f32).collect();
+            let mut spec = CrossSpec { bits, alpha: 0.4, ..CrossSpec::default() };
+            spec.columns = Columns::Static(maxima);
+            let col = reference::quantize(view([0, k], &[]), &spec).unwrap().col;
+            // The row's largest magnitude sets its factor and sits in a column of its own.
+            let (top, at) = (1e3 * (rng.normal().exp() as f32), k / 2);
+            let r = (f64::from(top).powf(spec.alpha) / f64::from(limit)) as f32;
+            let x: Vec<f32> = (0..k)
+                .map(|j| {
+                    let tie = (r * col[j]) * ((j / 3) as f32 - limit as f32 - 1.5);
+                    let x = f32::from_bits(tie.to_bits() + (j % 3) as u32 - 1);
+                    if j == at { top } else { x.clamp(-top, top) }
+                })
+                .collect();
+            each_isa(|isa| assert_is_reference(isa, view([1, k], &x), &spec));
+        }
+    }
+}
+
+/// Quotients beyond every integer, and columns of step 0 beside them.
+#[test]
+fn codes_far_out_of_range_become_its_ends() {
+    let x: Vec<f32> = activations(3, 131, 8).into_iter().map(|x| x * 1e36).collect();
+    for small in [1e-18f32, 1e-6, 1.0] {
+        let maxima = (0..131).map(|j| if j % 9 == 4 { 0.0 } else { small }).collect();
+        let spec = CrossSpec { columns: Columns::Static(maxima), ..CrossSpec::default() };
+        each_isa(|isa| assert_is_reference(isa, view([3, 131], &x), &spec));
+    }
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_found_with_static_columns() {
+    for row in [RowFactor::Absmax, RowFactor::Tight] {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in [0, 31, 64, 139] {
+                let mut x = activations(2, 70, 3);
+                x[at] = bad;
+                let maxima = (0..70).map(|j| (j % 4) as f32).collect();
+                let spec = CrossSpec { row, columns: Columns::Static(maxima), ..CrossSpec::default() };
+                each_isa(|isa| {
+                    let found = quantize_with(isa, view([2, 70], &x), &spec, &mut CrossCodes::new());
+                    let Err(Error::NotFinite { index, .. }) = found else { panic!("{row:?} {bad} {at}") };
+                    assert_eq!(index, [at / 70, at % 70]);
+                });
+            }
+        }
+    }
+}
+
 #[test]
 fn the_blend_lies_between_its_ends() {
     let mut x = normals(64 * 256, 5);
