@@ -58,6 +58,9 @@ impl<T: Value, I: Index> Chunk<T, I> {
     }
 }
 
+/// Where the rows of a piece stand in the result.
+type Place<'o, T, I> = (&'o mut [I], &'o mut [T]);
+
 /// The result as it fills up from the front.
 struct Line<'o, T, I> {
     /// The piece that comes next.
@@ -74,7 +77,7 @@ struct Line<'o, T, I> {
 
 impl<'o, T: Value, I: Index> Line<'o, T, I> {
     /// The next piece, if it is finished, and its place.
-    fn pop(&mut self) -> Option<(Chunk<T, I>, &'o mut [I], &'o mut [T])> {
+    fn pop(&mut self) -> Option<(Chunk<T, I>, Place<'o, T, I>)> {
         let chunk = self.waiting.remove(&self.next)?;
         if chunk.len > self.cols.len() {
             self.full = true;
@@ -85,7 +88,7 @@ impl<'o, T: Value, I: Index> Line<'o, T, I> {
         let (vals, rest) = std::mem::take(&mut self.vals).split_at_mut(chunk.len);
         self.vals = rest;
         self.next += 1;
-        Some((chunk, cols, vals))
+        Some((chunk, (cols, vals)))
     }
 }
 
@@ -131,7 +134,7 @@ pub(crate) fn one_phase<S: Semiring, I: Index>(
         loop {
             // The lock is not held while a chunk is copied.
             let next = locked().pop();
-            let Some((mut chunk, cols, vals)) = next else { return counts };
+            let Some((mut chunk, (cols, vals))) = next else { return counts };
             cols.copy_from_slice(&chunk.cols[..chunk.len]);
             vals.copy_from_slice(&chunk.vals[..chunk.len]);
             chunk.len = 0;
