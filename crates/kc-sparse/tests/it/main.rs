@@ -3,6 +3,7 @@
 mod matrices;
 mod model;
 mod plan;
+mod properties;
 mod smash;
 mod support;
 
