@@ -48,7 +48,7 @@
 //! `T K` divisions, on x86 only of blocks where multiplying could round to another code (1 of 120 by chance) or
 //! a code is out of range. Bytes moved: X is read twice with dynamic columns (once if it fits the cache) and once
 //! with static ones, and `T K` bytes of codes are written. On one core of a Zen 3 processor 4096 x 4096
-//! values take the time that `memcpy` needs for the same bytes; `docs/quantisation.md` has the figures.
+//! values take the time that `memcpy` needs for the same bytes; `docs/performance.md` has the figures.
 //!
 //! # When not to use it
 //! With dynamic columns the factors of a call depend on all of its tokens: a batch of one token is its own

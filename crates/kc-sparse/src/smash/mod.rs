@@ -16,7 +16,8 @@
 //!
 //! # Definition
 //! `C_ij = ((p1 + p2) + p3) ...` over the products of column `j` in the stored order of A's row, each
-//! multiplied and added separately (no fused operation). The first product is stored, not added to a zero.
+//! multiplied and added separately (no fused operation). The result is as if the first product were stored, not
+//! added to a zero (where sums do start from something, it is negative zero, which changes no bit).
 //! Every accumulator, phase, thread count and instruction level therefore gives the same bits, which are those
 //! of [`reference`](mod@reference) and, for f64, of SciPy. An entry exists if and only if a product does: cancelled sums stay,
 //! unless [`SpgemmConfig::drop_zeros`].
@@ -24,8 +25,9 @@
 //! # Cost
 //! Products + entries of C + m n / 4096 for dense rows. Memory traffic is at least
 //! `12 (nnz A + products that miss the L2 + 2 nnz C)` bytes for f64 with u32 columns. Temporary memory: one
-//! accumulator per thread, `8 m` bytes, and with several pieces in one phase a second copy of C, at most
-//! [`SpgemmConfig::max_temp_bytes`].
+//! accumulator per thread, `8 m` bytes, and in one phase on several threads the pieces that have not been copied to
+//! their place yet, usually one or two per thread and at most [`SpgemmConfig::max_temp_bytes`]. One phase
+//! reserves addresses for the largest result that there can be, but touches only what is written.
 //!
 //! # When not to use it
 //! When C is nearly dense: a dense product does more work per second. For one product with a few vectors use
@@ -134,7 +136,8 @@ pub struct SpgemmConfig<'m, I: Index = u32> {
     pub transpose_b: bool,
     /// Bytes that one thread's accumulator may take before rows are cut. Default 1.25 MiB, most of an L2.
     pub l2_bytes: usize,
-    /// Bytes that chunks may take in one phase. Default 1 GiB.
+    /// Bytes that pieces on their way to the result may take in one phase, and addresses that it may reserve without
+    /// an estimate. Default 1 GiB.
     pub max_temp_bytes: usize,
 }
 

@@ -6,9 +6,7 @@ use std::collections::HashSet;
 use kc_core::{Isa, KcRng};
 use kc_sparse::semiring::{MinPlus, PlusTimes};
 use kc_sparse::smash::reference;
-use kc_sparse::{
-    Accumulator, Csr, Mask, Phases, Semiring, SpgemmConfig, Triplets, Workspace, spgemm_with,
-};
+use kc_sparse::{Accumulator, Csr, Mask, Phases, Semiring, SpgemmConfig, Triplets, Workspace, spgemm_with};
 use proptest::prelude::*;
 
 use crate::support::assert_bits;
@@ -49,7 +47,11 @@ fn check<S: Semiring<Left = f64, Right = f64, Out = f64>>(
                         ..SpgemmConfig::default()
                     };
                     let got = spgemm_with(isa, &workspace, s, a.view(), b.view(), &config).expect("fits");
-                    assert_bits(&got, want, &format!("{accumulator:?} {phases:?} {threads} {isa} {l2_bytes}"));
+                    assert_bits(
+                        &got,
+                        want,
+                        &format!("{accumulator:?} {phases:?} {threads} {isa} {l2_bytes}"),
+                    );
                 }
             }
         }
