@@ -6,7 +6,9 @@ use plotters::prelude::*;
 
 use crate::record::{Axis, Mark, Plot, digits};
 
-const SIZE: (u32, u32) = (720, 420);
+const SIZE: (u32, u32) = (760, 420);
+/// The column at the right that holds the names of the series.
+const LEGEND: u32 = 190;
 /// Colours that differ in lightness too (Okabe and Ito).
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
@@ -68,10 +70,15 @@ where
         let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
         let failed = |error: &dyn std::fmt::Display| anyhow!("{}: {error}", plot.title);
         root.fill(&WHITE).map_err(|e| failed(&e))?;
-        let mut chart = ChartBuilder::on(&root)
+        // One series needs no name beside its picture, but room for the last label of the axis.
+        let legend_width = if plot.series.len() > 1 { LEGEND } else { 24 };
+        let upright = plot.x.names.iter().map(String::len).sum::<usize>() > 60;
+        let (area, legend_area) = root.split_horizontally(SIZE.0 - legend_width);
+        let mut chart = ChartBuilder::on(&area)
             .caption(&plot.title, ("sans-serif", 18))
             .margin(12)
-            .x_label_area_size(48)
+            .margin_right(24)
+            .x_label_area_size(if upright { 150 } else { 48 })
             .y_label_area_size(72)
             .build_cartesian_2d(x, y)
             .map_err(|e| failed(&e))?;
@@ -90,10 +97,15 @@ where
             .label_style(("sans-serif", 13))
             .bold_line_style(RGBColor(220, 220, 220))
             .light_line_style(TRANSPARENT)
+            .x_labels(6)
             .y_label_formatter(&tick);
         if plot.x.names.is_empty() {
             mesh.x_label_formatter(&tick);
         } else {
+            if upright {
+                let font = ("sans-serif", 13).into_font().transform(FontTransform::Rotate90);
+                mesh.x_label_style(font);
+            }
             mesh.x_labels(plot.x.names.len() * 2 + 1).disable_x_mesh().x_label_formatter(&name);
         }
         mesh.draw().map_err(|e| failed(&e))?;
@@ -103,7 +115,6 @@ where
         for (series, colour) in plot.series.iter().zip(COLOURS.iter().cycle()) {
             let colour = *colour;
             let shown = series.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite());
-            let legend = move |(x, y)| Rectangle::new([(x, y - 5), (x + 14, y + 5)], colour.filled());
             let drawn = match series.mark {
                 Mark::Line => {
                     chart
@@ -119,16 +130,16 @@ where
                     chart.draw_series(shown.map(|p| Rectangle::new(corner(p), colour.filled())))
                 }
             };
-            drawn.map_err(|e| failed(&e))?.label(&series.name).legend(legend);
+            drawn.map_err(|e| failed(&e))?;
         }
         if plot.series.len() > 1 {
-            chart
-                .configure_series_labels()
-                .label_font(("sans-serif", 13))
-                .background_style(WHITE.mix(0.85))
-                .border_style(RGBColor(200, 200, 200))
-                .draw()
-                .map_err(|e| failed(&e))?;
+            for (i, (series, colour)) in plot.series.iter().zip(COLOURS.iter().cycle()).enumerate() {
+                let y = 48 + 22 * i as i32;
+                let mark = Rectangle::new([(0, y), (14, y + 10)], colour.filled());
+                legend_area.draw(&mark).map_err(|e| failed(&e))?;
+                let name = Text::new(series.name.clone(), (20, y), ("sans-serif", 13));
+                legend_area.draw(&name).map_err(|e| failed(&e))?;
+            }
         }
         root.present().map_err(|e| failed(&e))?;
     }

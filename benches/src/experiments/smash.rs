@@ -10,7 +10,7 @@ use kc_sparse::smash::model::{BlockConfig, Version, simulate};
 use kc_sparse::{Accumulator, Csr, PlanConfig, SpgemmConfig, SpgemmPlan, spgemm, spgemm_stats};
 use serde_json::json;
 
-use super::{Claim, Comparison, Ctx, PythonSide, Rival, Table, Verdict, Work};
+use super::{Axis, Claim, Comparison, Ctx, Plot, PythonSide, Rival, Series, Table, Verdict, Work};
 
 pub(crate) fn run(ctx: &mut Ctx) -> Result<()> {
     versions(ctx)?;
@@ -206,5 +206,24 @@ fn peers(ctx: &mut Ctx) -> Result<()> {
             note: "largest difference between the sorted values",
         })?;
     }
+    let rows = &ctx.section.peers;
+    let mut cases: Vec<&str> = rows.iter().map(|row| row.case.as_str()).collect();
+    cases.dedup();
+    let mut names: Vec<&str> = rows.iter().filter(|row| row.ratio.is_some()).map(|row| &*row.peer).collect();
+    names.sort_unstable();
+    names.dedup();
+    let ratio = |case: &str, name: &str| {
+        let row = rows.iter().find(|row| row.case == case && row.peer == name);
+        row.and_then(|row| row.ratio).unwrap_or(f64::NAN)
+    };
+    let heights = |name: &str| cases.iter().map(|case| ratio(case, name)).collect::<Vec<f64>>();
+    let series = names.iter().map(|name| Series::bars(*name, heights(name))).collect();
+    let plot = Plot {
+        title: "Sparse squares: time of others over ours, one thread".into(),
+        x: Axis::names("matrix", cases.iter().copied()),
+        y: Axis::linear("times ours"),
+        series,
+    };
+    ctx.plot(plot);
     Ok(())
 }

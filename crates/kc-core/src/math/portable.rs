@@ -311,10 +311,25 @@ pub fn above_or_nan<T: Real>(x: T, limit: T) -> bool {
     x > limit || x.is_nan()
 }
 
+/// An expression for every element of a block. A loop where it stands: a closure is a function of its own, compiled
+/// without the instructions of its caller unless the compiler finds it small enough to inline.
+macro_rules! each {
+    (|$x:ident| $value:expr, $block:expr) => {{
+        let mut out = *$block;
+        for $x in &mut out {
+            *$x = {
+                let $x = *$x;
+                $value
+            };
+        }
+        out
+    }};
+}
+
 /// Sine or cosine of a block; elements beyond the reduction's range (and NaN, infinity) are done one by one.
 #[inline(always)]
 fn sine_block<T: Real, A: Arith>(x: &[T; BLOCK], shift: u32) -> [T; BLOCK] {
-    let mut out = x.map(|x| sine::<T, A>(x, shift));
+    let mut out = each!(|x| sine::<T, A>(x, shift), x);
     if x.iter().any(|x| above_or_nan(x.abs(), T::TRIG_RANGE)) {
         for (y, &x) in out.iter_mut().zip(x) {
             if above_or_nan(x.abs(), T::TRIG_RANGE) {
@@ -328,11 +343,11 @@ fn sine_block<T: Real, A: Arith>(x: &[T; BLOCK], shift: u32) -> [T; BLOCK] {
 #[inline(always)]
 fn block<T: Real, A: Arith>(function: Function, x: &[T; BLOCK]) -> [T; BLOCK] {
     match function {
-        Function::Exp => x.map(exp::<T, A>),
-        Function::Log => x.map(log::<T, A>),
-        Function::Tanh => x.map(tanh::<T, A>),
-        Function::Erf => x.map(erf::<T, A>),
-        Function::Sigmoid => x.map(sigmoid::<T, A>),
+        Function::Exp => each!(|x| exp::<T, A>(x), x),
+        Function::Log => each!(|x| log::<T, A>(x), x),
+        Function::Tanh => each!(|x| tanh::<T, A>(x), x),
+        Function::Erf => each!(|x| erf::<T, A>(x), x),
+        Function::Sigmoid => each!(|x| sigmoid::<T, A>(x), x),
         Function::Sin => sine_block::<T, A>(x, 0),
         Function::Cos => sine_block::<T, A>(x, 1),
     }
@@ -379,11 +394,11 @@ pub fn exp_shifted<T: Real, A: Arith>(x: &[T], shift: T, out: &mut [T]) -> f64 {
     let (blocks, rest) = x.as_chunks::<BLOCK>();
     let (out_blocks, out_rest) = out.as_chunks_mut::<BLOCK>();
     for (x, out) in blocks.iter().zip(out_blocks) {
-        *out = x.map(|x| exp::<T, A>(x - shift));
+        *out = each!(|x| exp::<T, A>(x - shift), x);
         add_to_lanes(&mut lanes, out);
     }
     if !rest.is_empty() {
-        let y = padded(rest).map(|x| exp::<T, A>(x - shift));
+        let y = each!(|x| exp::<T, A>(x - shift), &padded(rest));
         out_rest.copy_from_slice(&y[..rest.len()]);
         add_to_lanes(&mut lanes, &padded(out_rest));
     }
@@ -396,9 +411,9 @@ pub fn sum_exp_shifted<T: Real, A: Arith>(x: &[T], shift: T) -> f64 {
     let mut lanes = [0.0f64; BLOCK];
     let (blocks, rest) = x.as_chunks::<BLOCK>();
     for x in blocks {
-        add_to_lanes(&mut lanes, &x.map(|x| exp::<T, A>(x - shift)));
+        add_to_lanes(&mut lanes, &each!(|x| exp::<T, A>(x - shift), x));
     }
-    let y = padded(rest).map(|x| exp::<T, A>(x - shift));
+    let y = each!(|x| exp::<T, A>(x - shift), &padded(rest));
     add_to_lanes(&mut lanes, &padded(&y[..rest.len()]));
     tree(lanes, |a, b| a + b)
 }
@@ -431,21 +446,37 @@ fn tree<R: Copy>(mut lanes: [R; BLOCK], combine: impl Fn(R, R) -> R) -> R {
     lanes[0]
 }
 
+#[inline(always)]
+fn add_products<T: Real, A: Arith>(lanes: &mut [T; BLOCK], x: &[T; BLOCK], y: &[T; BLOCK]) {
+    for i in 0..BLOCK {
+        lanes[i] = T::fma::<A>(x[i], y[i], lanes[i]);
+    }
+}
+
+#[inline(always)]
+fn add_products_f64<T: Real, A: Arith>(lanes: &mut [f64; BLOCK], x: &[T; BLOCK], y: &[T; BLOCK]) {
+    for i in 0..BLOCK {
+        lanes[i] = A::fma64(x[i].to_f64(), y[i].to_f64(), lanes[i]);
+    }
+}
+
+#[inline(always)]
+fn add_elements<T: Real>(lanes: &mut [T; BLOCK], x: &[T; BLOCK]) {
+    for i in 0..BLOCK {
+        lanes[i] = lanes[i] + x[i];
+    }
+}
+
 /// The inner product.
 #[inline(always)]
 pub fn dot<T: Real, A: Arith>(x: &[T], y: &[T]) -> T {
     let mut lanes = [T::ZERO; BLOCK];
     let (x, x_rest) = x.as_chunks::<BLOCK>();
     let (y, y_rest) = y.as_chunks::<BLOCK>();
-    let add = |lanes: &mut [T; BLOCK], x: &[T; BLOCK], y: &[T; BLOCK]| {
-        for i in 0..BLOCK {
-            lanes[i] = T::fma::<A>(x[i], y[i], lanes[i]);
-        }
-    };
     for (x, y) in x.iter().zip(y) {
-        add(&mut lanes, x, y);
+        add_products::<T, A>(&mut lanes, x, y);
     }
-    add(&mut lanes, &padded(x_rest), &padded(y_rest));
+    add_products::<T, A>(&mut lanes, &padded(x_rest), &padded(y_rest));
     tree(lanes, |a, b| a + b)
 }
 
@@ -455,15 +486,10 @@ pub fn dot_f64<T: Real, A: Arith>(x: &[T], y: &[T]) -> f64 {
     let mut lanes = [0.0f64; BLOCK];
     let (x, x_rest) = x.as_chunks::<BLOCK>();
     let (y, y_rest) = y.as_chunks::<BLOCK>();
-    let add = |lanes: &mut [f64; BLOCK], x: &[T; BLOCK], y: &[T; BLOCK]| {
-        for i in 0..BLOCK {
-            lanes[i] = A::fma64(x[i].to_f64(), y[i].to_f64(), lanes[i]);
-        }
-    };
     for (x, y) in x.iter().zip(y) {
-        add(&mut lanes, x, y);
+        add_products_f64::<T, A>(&mut lanes, x, y);
     }
-    add(&mut lanes, &padded(x_rest), &padded(y_rest));
+    add_products_f64::<T, A>(&mut lanes, &padded(x_rest), &padded(y_rest));
     tree(lanes, |a, b| a + b)
 }
 
@@ -472,15 +498,10 @@ pub fn dot_f64<T: Real, A: Arith>(x: &[T], y: &[T]) -> f64 {
 pub fn sum<T: Real, A: Arith>(x: &[T]) -> T {
     let mut lanes = [T::ZERO; BLOCK];
     let (blocks, rest) = x.as_chunks::<BLOCK>();
-    let add = |lanes: &mut [T; BLOCK], x: &[T; BLOCK]| {
-        for i in 0..BLOCK {
-            lanes[i] = lanes[i] + x[i];
-        }
-    };
     for x in blocks {
-        add(&mut lanes, x);
+        add_elements(&mut lanes, x);
     }
-    add(&mut lanes, &padded(rest));
+    add_elements(&mut lanes, &padded(rest));
     tree(lanes, |a, b| a + b)
 }
 

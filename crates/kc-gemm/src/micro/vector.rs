@@ -20,47 +20,78 @@ fn mul_add<T: Real, const FMA: bool>(a: T, b: T, c: T) -> T {
     if FMA { a.fused(b, c) } else { a * b + c }
 }
 
-/// The products of `R` rows with `x`. A row's sum is taken in the same order whatever `R` is.
+// Functions that are always inlined instead of closures: a closure is compiled without the instructions of its caller
+// unless the compiler chooses to inline it, and then `fused` is a library call.
+
 #[inline(always)]
-fn dot<T: Real, const FMA: bool, const R: usize>(rows: [&[T]; R], x: &[T]) -> [T; R] {
-    let mut sums = [[T::default(); LANES]; R];
-    let (blocks, rest) = x.as_chunks::<LANES>();
-    let chunks = rows.map(|row| row.as_chunks::<LANES>());
-    for (i, x) in blocks.iter().enumerate() {
-        for (sums, (row, _)) in sums.iter_mut().zip(&chunks) {
-            for l in 0..LANES {
-                sums[l] = mul_add::<T, FMA>(row[i][l], x[l], sums[l]);
-            }
+fn step<T: Real, const FMA: bool>(sums: &mut [T; LANES], a: &[T; LANES], x: &[T; LANES]) {
+    for l in 0..LANES {
+        sums[l] = mul_add::<T, FMA>(a[l], x[l], sums[l]);
+    }
+}
+
+/// Adds what is left of a row, then the lanes in a tree.
+#[inline(always)]
+fn finish<T: Real, const FMA: bool>(mut sums: [T; LANES], a: &[T], x: &[T]) -> T {
+    for ((sum, &a), &x) in sums.iter_mut().zip(a).zip(x) {
+        *sum = mul_add::<T, FMA>(a, x, *sum);
+    }
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for l in 0..width {
+            let other = sums[l + width];
+            sums[l] += other;
         }
     }
-    for (sums, (_, row)) in sums.iter_mut().zip(&chunks) {
-        for ((sum, &a), &x) in sums.iter_mut().zip(*row).zip(rest) {
-            *sum = mul_add::<T, FMA>(a, x, *sum);
-        }
+    sums[0]
+}
+
+#[inline(always)]
+fn dot<T: Real, const FMA: bool>(a: &[T], x: &[T]) -> T {
+    let ((x, x_rest), (a, a_rest)) = (x.as_chunks::<LANES>(), a.as_chunks::<LANES>());
+    let mut sums = [T::default(); LANES];
+    for (a, x) in a.iter().zip(x) {
+        step::<T, FMA>(&mut sums, a, x);
     }
-    sums.map(|mut sums| {
-        let mut width = LANES;
-        while width > 1 {
-            width /= 2;
-            for l in 0..width {
-                let other = sums[l + width];
-                sums[l] += other;
-            }
-        }
-        sums[0]
-    })
+    finish::<T, FMA>(sums, a_rest, x_rest)
+}
+
+/// [`dot`] of four rows, each summed in the same order as alone.
+#[inline(always)]
+fn dot4<T: Real, const FMA: bool>([a, b, c, d]: [&[T]; ROWS], x: &[T]) -> [T; ROWS] {
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let ((c, c_rest), (d, d_rest)) = (c.as_chunks::<LANES>(), d.as_chunks::<LANES>());
+    let zeros = [T::default(); LANES];
+    let (mut sa, mut sb, mut sc, mut sd) = (zeros, zeros, zeros, zeros);
+    for ((((x, a), b), c), d) in x.iter().zip(a).zip(b).zip(c).zip(d) {
+        step::<T, FMA>(&mut sa, a, x);
+        step::<T, FMA>(&mut sb, b, x);
+        step::<T, FMA>(&mut sc, c, x);
+        step::<T, FMA>(&mut sd, d, x);
+    }
+    [
+        finish::<T, FMA>(sa, a_rest, x_rest),
+        finish::<T, FMA>(sb, b_rest, x_rest),
+        finish::<T, FMA>(sc, c_rest, x_rest),
+        finish::<T, FMA>(sd, d_rest, x_rest),
+    ]
 }
 
 #[inline(always)]
 fn dots_body<T: Real, const FMA: bool>(a: TensorView<'_, T, 2>, x: &[T], out: &mut [T]) {
-    let row = |i: usize| a.row_slice(i).map_or(&[][..], |row| &row[..x.len()]);
     let (fours, rest) = out.as_chunks_mut::<ROWS>();
     let left = ROWS * fours.len();
     for (i, out) in fours.iter_mut().enumerate() {
-        *out = dot::<T, FMA, ROWS>(std::array::from_fn(|r| row(ROWS * i + r)), x);
+        let mut rows: [&[T]; ROWS] = [&[]; ROWS];
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = a.row_slice(ROWS * i + r).unwrap_or_default();
+        }
+        *out = dot4::<T, FMA>(rows, x);
     }
     for (i, out) in rest.iter_mut().enumerate() {
-        [*out] = dot::<T, FMA, 1>([row(left + i)], x);
+        *out = dot::<T, FMA>(a.row_slice(left + i).unwrap_or_default(), x);
     }
 }
 
