@@ -3,6 +3,7 @@
 use anyhow::{Result, anyhow};
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::record::{Axis, Mark, Plot, digits};
 
@@ -102,13 +103,18 @@ where
         if plot.x.names.is_empty() {
             mesh.x_label_formatter(&tick);
         } else {
-            if upright {
-                let font = ("sans-serif", 13).into_font().transform(FontTransform::Rotate90);
-                mesh.x_label_style(font);
-            }
-            mesh.x_labels(plot.x.names.len() * 2 + 1).disable_x_mesh().x_label_formatter(&name);
+            let count = if upright { 0 } else { plot.x.names.len() * 2 + 1 };
+            mesh.x_labels(count).disable_x_mesh().x_label_formatter(&name);
         }
         mesh.draw().map_err(|e| failed(&e))?;
+        if upright {
+            let font = ("sans-serif", 13).into_font().transform(FontTransform::Rotate90);
+            let style = font.into_text_style(&root).pos(Pos::new(HPos::Left, VPos::Center));
+            for (i, name) in plot.x.names.iter().enumerate() {
+                let (x, y) = chart.backend_coord(&(i as f64, floor));
+                root.draw(&Text::new(name.clone(), (x, y + 6), style.clone())).map_err(|e| failed(&e))?;
+            }
+        }
 
         let bars = plot.series.iter().filter(|s| s.mark == Mark::Bars).count().max(1) as f64;
         let mut bar = 0.0;

@@ -113,3 +113,13 @@ fn bytes_vnni(rounds: u32) {
     }
     black_box(sums);
 }
+
+/// The sum of all words with vectors of 256 bits, if the processor has them.
+pub(super) fn sum(isa: Isa, words: &[u64]) -> Option<u64> {
+    #[target_feature(enable = "avx2")]
+    fn avx2(words: &[u64]) -> u64 {
+        super::sum_of(words)
+    }
+    // SAFETY: an Isa of this level proves AVX2.
+    (isa.level() >= Level::Avx2).then(|| unsafe { avx2(words) })
+}

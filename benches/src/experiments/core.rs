@@ -83,7 +83,7 @@ fn accuracy(ctx: &mut Ctx) {
 /// Bytes read and written per second by level and size.
 fn bandwidth(ctx: &mut Ctx) -> anyhow::Result<()> {
     let sizes =
-        ctx.pick(vec![1 << 10, 1 << 14, 1 << 20], vec![1 << 10, 1 << 12, 1 << 14, 1 << 17, 1 << 20, 1 << 24]);
+        ctx.pick(vec![1 << 10, 1 << 17, 1 << 24], vec![1 << 10, 1 << 12, 1 << 14, 1 << 17, 1 << 20, 1 << 24]);
     let longest = sizes.last().copied().unwrap_or(0);
     let mut x = vec![0.0f32; longest];
     ctx.rng(2).fill_normal(&mut x);
