@@ -12,7 +12,7 @@ use kc_core::Isa;
 
 use super::row::Problem;
 use super::schedule::{self, Piece, Pool};
-use super::symbolic::{Arrays, Run, Sink, offsets};
+use super::symbolic::{Arrays, Run, Sink, fits, offsets};
 use crate::csr::{Index, Value};
 use crate::semiring::Semiring;
 use crate::simd::dispatch;
@@ -92,8 +92,8 @@ impl<'o, T: Value, I: Index> Line<'o, T, I> {
     }
 }
 
-/// Computes the product in one pass, in room for `planned` entries. `None` if there are more, or if chunks would
-/// need more than `limit` bytes.
+/// Computes the product in one pass, in room for `planned` entries. `None` if there are more, if that room
+/// cannot be had, or if chunks would need more than `limit` bytes.
 pub(crate) fn one_phase<S: Semiring, I: Index>(
     isa: Isa,
     p: &Problem<'_, S, I>,
@@ -102,8 +102,7 @@ pub(crate) fn one_phase<S: Semiring, I: Index>(
     planned: usize,
     limit: usize,
 ) -> Option<Arrays<S::Out, I>> {
-    let each = size_of::<I>() + size_of::<S::Out>();
-    if planned.checked_mul(each).is_none_or(|bytes| bytes > isize::MAX as usize) {
+    if !fits::<S::Out, I>(planned) {
         return None;
     }
     if let [piece] = pieces {

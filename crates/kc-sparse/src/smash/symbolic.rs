@@ -98,26 +98,23 @@ fn split<'d, T>(mut data: &'d mut [T], lengths: &[usize]) -> Vec<&'d mut [T]> {
     parts
 }
 
+/// True if the memory for `entries` can be had. Asked before allocating, so that a refusal is an error and not the end
+/// of the process.
+pub(super) fn fits<T, I>(entries: usize) -> bool {
+    let (mut cols, mut vals) = (Vec::<I>::new(), Vec::<T>::new());
+    cols.try_reserve_exact(entries).is_ok() && vals.try_reserve_exact(entries).is_ok()
+}
+
 /// The arrays for `nnz` entries, or an error if they would not fit the address space.
 fn allocate<T: Value, I: Index>(nnz: usize) -> Result<(Vec<I>, Vec<T>)> {
     let each = size_of::<I>() + size_of::<T>();
     let bytes = (nnz as u64).saturating_mul(each as u64);
-    let room = |n: usize| n.checked_mul(each).is_some_and(|bytes| bytes <= isize::MAX as usize);
-    let (mut cols, mut vals) = (Vec::new(), Vec::new());
-    let fits = room(nnz) && {
-        // Asks before allocating, so that a refusal is an error and not the end of the process.
-        let (mut c, mut v) = (Vec::<I>::new(), Vec::<T>::new());
-        c.try_reserve_exact(nnz).is_ok() && v.try_reserve_exact(nnz).is_ok()
-    };
-    if !fits {
+    if !fits::<T, I>(nnz) {
         return Err(Error::too_large("product", bytes, isize::MAX as u64, "bytes"));
     }
-    if nnz > 0 {
-        cols = vec![I::default(); nnz];
-        vals = vec![T::default(); nnz];
-        kc_core::advise_huge_pages(&mut cols);
-        kc_core::advise_huge_pages(&mut vals);
-    }
+    let (mut cols, mut vals) = (vec![I::default(); nnz], vec![T::default(); nnz]);
+    kc_core::advise_huge_pages(&mut cols);
+    kc_core::advise_huge_pages(&mut vals);
     Ok((cols, vals))
 }
 
