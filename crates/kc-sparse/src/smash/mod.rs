@@ -83,7 +83,7 @@ pub enum Accumulator {
     /// The best for each row.
     #[default]
     Auto,
-    /// A value per column under a two-level bitmap.
+    /// A value per column and a mark that it has one.
     Dense,
     /// A hash table.
     Hash,
