@@ -22,13 +22,19 @@
 //! ```
 
 pub mod crossquant;
+pub mod group;
+pub mod int;
+mod interleaved;
 pub mod metrics;
 pub mod qtensor;
 pub mod round;
 mod rows;
+pub mod uniform;
 
 pub use crossquant::{CrossCodes, CrossLinear, CrossSpec};
+pub use group::{Group, ScaleDtype};
 pub use qtensor::QTensor;
+pub use uniform::{UniformGroups, Zeros};
 
 /// The examples of these pages run with the doc tests.
 #[cfg(doctest)]
