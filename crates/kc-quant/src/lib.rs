@@ -22,6 +22,7 @@
 //! ```
 
 pub mod crossquant;
+pub mod flexq;
 pub mod group;
 pub mod int;
 mod interleaved;
@@ -32,6 +33,7 @@ mod rows;
 pub mod uniform;
 
 pub use crossquant::{CrossCodes, CrossLinear, CrossSpec};
+pub use flexq::{FlexLinear, QuantMatrix, QuantSpec};
 pub use group::{Group, ScaleDtype};
 pub use qtensor::QTensor;
 pub use uniform::{UniformGroups, Zeros};
