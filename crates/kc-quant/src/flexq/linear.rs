@@ -1,12 +1,14 @@
 //! [`FlexLinear`]: a linear layer on integer codes.
 
+use std::ops::Range;
+
 use kc_core::{Error, Float, Isa, Level, Result, Tensor, TensorView, TensorViewMut};
 use rayon::prelude::*;
 
 use super::activations::Activations;
 use super::planes::Planes;
 use super::portable::{Depth, PANELS, Portable, Scratch, strip};
-use super::{QuantMatrix, QuantSpec, Scheme};
+use super::{QuantMatrix, QuantSpec, Scheme, reference};
 use crate::interleaved::Interleaved;
 use crate::uniform::{UniformGroups, Zeros};
 
@@ -344,20 +346,23 @@ impl FlexLinear {
         let task = |(index, mut y): (usize, TensorViewMut<'_, O, 2>)| {
             let first = index * ROWS_PER_TASK;
             let rows = first..first + y.shape()[1];
-            let mut store = |t: usize, n: usize, value: f32| {
-                let value = self.bias.as_ref().map_or(value, |bias| value + bias[n]);
-                y.set([t, n - first], O::from_f32(value));
+            let store = |t: usize, n: usize, values: &mut [f32]| {
+                if let Some(bias) = &self.bias {
+                    values.iter_mut().zip(&bias[n..]).for_each(|(v, b)| *v += b);
+                }
+                let mut row = y.row_mut(t);
+                if let Some(row) = row.as_mut_slice() {
+                    row[n - first..].iter_mut().zip(values).for_each(|(y, v)| *y = O::from_f32(*v));
+                } else {
+                    for (i, v) in values.iter().enumerate() {
+                        row.set([n - first + i], O::from_f32(*v));
+                    }
+                }
             };
             match &self.packed {
                 Packed::Bytes(w) => self.strips(w, x, rows, store),
                 Packed::Planes(w) => w.multiply(self.isa, x, rows, store),
-                Packed::Plain(w) => {
-                    for n in rows {
-                        for t in 0..m {
-                            store(t, n, super::reference::dot(w, x, n, t));
-                        }
-                    }
-                }
+                Packed::Plain(w) => reference::rows(w, x, rows, store),
             }
         };
         let pieces = y.chunks(1, ROWS_PER_TASK)?;
@@ -373,27 +378,25 @@ impl FlexLinear {
         &self,
         w: &Weights,
         x: &Activations,
-        rows: std::ops::Range<usize>,
-        mut store: impl FnMut(usize, usize, f32),
+        rows: Range<usize>,
+        mut store: impl FnMut(usize, usize, &mut [f32]),
     ) {
         let row = PANELS * w.codes.lanes();
         let depth = Depth::of(self.weight_bits, x.bits());
         let mut scratch = Scratch::new();
         for index in rows.start / row..rows.end.div_ceil(row) {
             let first = index * row;
-            let out = |tokens: std::ops::Range<usize>, results: &[f32]| {
-                for (t, results) in tokens.zip(results.chunks_exact(row)) {
-                    for (n, &value) in (first..rows.end).zip(results) {
-                        store(t, n, value);
-                    }
-                }
+            // The last strip may have more rows than the weights.
+            let mut out = |t: usize, results: &mut [f32]| {
+                let count = results.len().min(rows.end - first);
+                store(t, first, &mut results[..count]);
             };
             match self.kernel {
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Avx2 => super::x86::strip_avx2(self.isa, w, x, index, depth, &mut scratch, out),
+                Kernel::Avx2 => super::x86::strip_avx2(self.isa, w, x, index, depth, &mut scratch, &mut out),
                 #[cfg(target_arch = "x86_64")]
-                Kernel::Vnni => super::x86::strip_vnni(self.isa, w, x, index, depth, &mut scratch, out),
-                _ => strip::<Portable>(w, x, index, depth, &mut scratch, out),
+                Kernel::Vnni => super::x86::strip_vnni(self.isa, w, x, index, depth, &mut scratch, &mut out),
+                _ => strip::<Portable, 16>(w, x, index, depth, &mut scratch, &mut out),
             }
         }
     }

@@ -197,13 +197,13 @@ impl Planes {
             + size_of_val(self.sums.as_slice())
     }
 
-    /// `store(token, row, value)` for `rows` of the weights and all tokens.
+    /// `store(token, row, values)` for `rows` of the weights and all tokens.
     pub(super) fn multiply(
         &self,
         isa: Isa,
         x: &Activations,
         rows: Range<usize>,
-        store: impl FnMut(usize, usize, f32),
+        store: impl FnMut(usize, usize, &mut [f32]),
     ) {
         #[cfg(target_arch = "x86_64")]
         super::x86::multiply_planes(isa, self, x, rows, store);
@@ -219,7 +219,7 @@ impl Planes {
         &self,
         x: &Activations,
         rows: Range<usize>,
-        mut store: impl FnMut(usize, usize, f32),
+        mut store: impl FnMut(usize, usize, &mut [f32]),
     ) {
         let (k, groups) = (self.shape[1], self.shape[1].div_ceil(self.group));
         let bits = usize::from(self.bits);
@@ -269,7 +269,7 @@ impl Planes {
                         Zeros::Offset(o) => (exact as f32 * scale + centred as f32 * o[at]) * by,
                     };
                 }
-                store(t, n, total);
+                store(t, n, &mut [total]);
             }
         }
     }

@@ -1,11 +1,27 @@
 //! The definition in plain loops.
 
+use std::ops::Range;
+
 use super::activations::Activations;
 use crate::uniform::{UniformGroups, Zeros};
 
+/// All tokens with `rows` of the weights.
+pub(super) fn rows(
+    w: &UniformGroups,
+    x: &Activations,
+    rows: Range<usize>,
+    mut store: impl FnMut(usize, usize, &mut [f32]),
+) {
+    for n in rows {
+        for t in 0..x.rows {
+            store(t, n, &mut [dot(w, x, n, t)]);
+        }
+    }
+}
+
 /// One element of the product from codes: exact integer sums of each group, added as f32 in the order of the
 /// groups. What every kernel returns, bit for bit, but for the bias.
-pub(super) fn dot(w: &UniformGroups, x: &Activations, n: usize, t: usize) -> f32 {
+fn dot(w: &UniformGroups, x: &Activations, n: usize, t: usize) -> f32 {
     let k = w.shape()[1];
     let mut total = 0f32;
     for g in 0..w.groups() {

@@ -159,7 +159,7 @@ pub fn plan(rows: &[Sensitivity], wbits: u8, policy: &Policy) -> Result<Plan> {
         }
     }
     match policy {
-        Policy::Threshold(t) if !(*t >= 0.0) => {
+        Policy::Threshold(t) if t.is_nan() || *t < 0.0 => {
             return Err(Error::argument("threshold", "a number of at least 0", t));
         }
         Policy::Threshold(t) => {

@@ -5,6 +5,7 @@
 //! at once.
 
 #![expect(unsafe_code, reason = "vector loads and stores, and functions compiled for a detected level")]
+#![expect(clippy::needless_range_loop, reason = "registers of several arrays share an index")]
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -15,8 +16,9 @@ use super::QuantSpec;
 use super::activations::{self, Activations, Parts};
 use super::linear::Weights;
 use super::planes::Planes;
-use super::portable::{self, Depth, Kernel, PANELS, QUADS, Scratch, Tokens, Unpacked};
+use super::portable::{self, Correction, Depth, Kernel, PANELS, QUADS, Scratch, Tokens, Unpacked};
 use crate::interleaved::BLOCK;
+use crate::uniform::Zeros;
 
 /// [`activations::line_of`] on a level.
 pub(super) fn line(isa: Isa, x: &[f32], spec: &QuantSpec, parts: Parts<'_>) -> Result<()> {
@@ -39,7 +41,7 @@ pub(super) fn strip_avx2(
     index: usize,
     depth: Depth,
     scratch: &mut Scratch,
-    out: impl FnMut(Range<usize>, &[f32]),
+    out: impl FnMut(usize, &mut [f32]),
 ) {
     #[target_feature(enable = "avx2")]
     fn avx2(
@@ -48,9 +50,9 @@ pub(super) fn strip_avx2(
         index: usize,
         depth: Depth,
         scratch: &mut Scratch,
-        out: impl FnMut(Range<usize>, &[f32]),
+        out: impl FnMut(usize, &mut [f32]),
     ) {
-        portable::strip::<Avx2>(w, x, index, depth, scratch, out);
+        portable::strip::<Avx2, 16>(w, x, index, depth, scratch, out);
     }
     assert!(isa.level() >= Level::Avx2 && w.codes.lanes() == 8, "AVX2 and panels of 8 rows");
     // SAFETY: the level was checked.
@@ -65,7 +67,7 @@ pub(super) fn strip_vnni(
     index: usize,
     depth: Depth,
     scratch: &mut Scratch,
-    out: impl FnMut(Range<usize>, &[f32]),
+    out: impl FnMut(usize, &mut [f32]),
 ) {
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     fn vnni(
@@ -74,9 +76,9 @@ pub(super) fn strip_vnni(
         index: usize,
         depth: Depth,
         scratch: &mut Scratch,
-        out: impl FnMut(Range<usize>, &[f32]),
+        out: impl FnMut(usize, &mut [f32]),
     ) {
-        portable::strip::<Vnni>(w, x, index, depth, scratch, out);
+        portable::strip::<Vnni, 32>(w, x, index, depth, scratch, out);
     }
     assert!(isa.level() >= Level::Avx512Icl && w.codes.lanes() == 16, "VNNI and panels of 16 rows");
     // SAFETY: the level was checked.
@@ -89,10 +91,10 @@ pub(super) fn multiply_planes(
     w: &Planes,
     x: &Activations,
     rows: Range<usize>,
-    store: impl FnMut(usize, usize, f32),
+    store: impl FnMut(usize, usize, &mut [f32]),
 ) {
     #[target_feature(enable = "avx2,popcnt")]
-    fn avx2(w: &Planes, x: &Activations, rows: Range<usize>, store: impl FnMut(usize, usize, f32)) {
+    fn avx2(w: &Planes, x: &Activations, rows: Range<usize>, store: impl FnMut(usize, usize, &mut [f32])) {
         w.multiply_rows(x, rows, store);
     }
     match isa.level() {
@@ -108,6 +110,7 @@ pub(super) fn multiply_planes(
 /// All functions need the instructions of the type; pointers must be good for a register.
 trait Bytes: Copy {
     const LANES: usize;
+    type Floats: Copy;
     unsafe fn load(from: *const u8) -> Self;
     unsafe fn store(self, to: *mut u8);
     unsafe fn load_sums(from: *const i32) -> Self;
@@ -116,20 +119,35 @@ trait Bytes: Copy {
     unsafe fn or(self, other: Self) -> Self;
     /// 16-bit lanes to the right.
     unsafe fn right<const N: u32>(self) -> Self;
-    /// Adds the products of `D` quads of `V` panels with those of `T` tokens.
+    /// Adds the products of `quads` quads of two panels with `T` tokens; `D` quads fit 16 bits, or none and codes are
+    /// split, if it is 0.
     unsafe fn dot<const T: usize, const D: usize>(
         w: *const u8,
+        quads: usize,
         x: *const i8,
         stride: usize,
         sums: &mut [[Self; PANELS]; T],
     );
-    /// As `dot`, for codes of which not even two products fit 16 bits.
-    unsafe fn dot_split<const T: usize, const D: usize>(
-        w: *const u8,
-        x: *const i8,
-        stride: usize,
-        sums: &mut [[Self; PANELS]; T],
-    );
+    /// `acc` and the products of a block with one token. `D` is as for `dot`.
+    unsafe fn dot_block<const D: usize>(acc: Self, quads: [Self; QUADS], x: *const i8) -> Self;
+    /// `total` and one register of [`Kernel::add_scaled`].
+    unsafe fn add_scaled(
+        total: Self::Floats,
+        sums: Self,
+        zeros: Lane,
+        scales: *const f32,
+        by: f32,
+    ) -> Self::Floats;
+    unsafe fn load_floats(from: *const f32) -> Self::Floats;
+    unsafe fn store_floats(floats: Self::Floats, to: *mut f32);
+}
+
+/// A [`Correction`] for one register.
+#[derive(Clone, Copy)]
+enum Lane {
+    Constant(i32),
+    Zeros(*const i32, i32),
+    Offsets(*const f32, f32),
 }
 
 /// Four activations of a token, as one word.
@@ -144,6 +162,7 @@ unsafe fn word(x: *const i8) -> i32 {
 
 impl Bytes for __m256i {
     const LANES: usize = 8;
+    type Floats = __m256;
 
     #[inline(always)]
     unsafe fn load(from: *const u8) -> Self {
@@ -190,58 +209,184 @@ impl Bytes for __m256i {
     #[inline(always)]
     unsafe fn dot<const T: usize, const D: usize>(
         w: *const u8,
+        quads: usize,
         x: *const i8,
         stride: usize,
         sums: &mut [[Self; PANELS]; T],
     ) {
-        // SAFETY: as above; D quads of two registers, and 4 D activations of T tokens.
+        if D == 0 {
+            // SAFETY: as above.
+            unsafe { split_dot::<T>(w, quads, x, stride, sums) };
+            return;
+        }
+        if D <= 2 {
+            // SAFETY: as above.
+            unsafe { shallow_dot::<T, D>(w, quads, x, stride, sums) };
+            return;
+        }
+        // SAFETY: as above; two registers of every quad, and four activations of T tokens.
         unsafe {
-            let mut pairs = [[_mm256_setzero_si256(); PANELS]; T];
-            for d in 0..D {
-                let (a, b) = (Self::load(w.add(64 * d)), Self::load(w.add(64 * d + 32)));
-                for t in 0..T {
-                    let x = _mm256_set1_epi32(word(x.add(t * stride + 4 * d)));
-                    pairs[t][0] = _mm256_add_epi16(pairs[t][0], _mm256_maddubs_epi16(a, x));
-                    pairs[t][1] = _mm256_add_epi16(pairs[t][1], _mm256_maddubs_epi16(b, x));
-                }
-            }
             let ones = _mm256_set1_epi16(1);
-            for t in 0..T {
-                for v in 0..PANELS {
-                    sums[t][v] = _mm256_add_epi32(sums[t][v], _mm256_madd_epi16(pairs[t][v], ones));
+            for start in (0..quads).step_by(D) {
+                // A count that is not known in advance keeps the loop a loop, and its sums in registers.
+                let end = quads.min(start + D);
+                let mut pairs = [[_mm256_setzero_si256(); PANELS]; T];
+                for q in start..end {
+                    let (a, b) = (Self::load(w.add(64 * q)), Self::load(w.add(64 * q + 32)));
+                    for t in 0..T {
+                        let x = _mm256_set1_epi32(word(x.add(t * stride + 4 * q)));
+                        pairs[t][0] = _mm256_add_epi16(pairs[t][0], _mm256_maddubs_epi16(a, x));
+                        pairs[t][1] = _mm256_add_epi16(pairs[t][1], _mm256_maddubs_epi16(b, x));
+                    }
+                }
+                for t in 0..T {
+                    for v in 0..PANELS {
+                        sums[t][v] = _mm256_add_epi32(sums[t][v], _mm256_madd_epi16(pairs[t][v], ones));
+                    }
                 }
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn dot_split<const T: usize, const D: usize>(
-        w: *const u8,
-        x: *const i8,
-        stride: usize,
-        sums: &mut [[Self; PANELS]; T],
-    ) {
-        // SAFETY: as for dot.
+    unsafe fn dot_block<const D: usize>(acc: Self, quads: [Self; QUADS], x: *const i8) -> Self {
+        // SAFETY: as above; sixteen activations.
         unsafe {
-            let (ones, sixteens) = (_mm256_set1_epi16(1), _mm256_set1_epi16(16));
+            let ones = _mm256_set1_epi16(1);
+            let mut pairs = [_mm256_setzero_si256(); QUADS];
+            if D == 0 {
+                let (mut low, mut high) = (pairs[0], pairs[0]);
+                for q in 0..QUADS {
+                    let x = _mm256_set1_epi32(word(x.add(4 * q)));
+                    low = _mm256_add_epi16(low, _mm256_maddubs_epi16(quads[q].and(15), x));
+                    high = _mm256_add_epi16(high, _mm256_maddubs_epi16(quads[q].right::<4>().and(15), x));
+                }
+                let high = _mm256_madd_epi16(high, _mm256_set1_epi16(16));
+                return _mm256_add_epi32(acc, _mm256_add_epi32(_mm256_madd_epi16(low, ones), high));
+            }
+            for q in 0..QUADS {
+                pairs[q] = _mm256_maddubs_epi16(quads[q], _mm256_set1_epi32(word(x.add(4 * q))));
+            }
+            let mut acc = acc;
+            for pairs in pairs.chunks(D) {
+                let mut sum = pairs[0];
+                for &pair in &pairs[1..] {
+                    sum = _mm256_add_epi16(sum, pair);
+                }
+                acc = _mm256_add_epi32(acc, _mm256_madd_epi16(sum, ones));
+            }
+            acc
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_scaled(total: __m256, sums: Self, zeros: Lane, scales: *const f32, by: f32) -> __m256 {
+        // SAFETY: as above.
+        unsafe {
+            let (scales, by) = (_mm256_loadu_ps(scales), _mm256_set1_ps(by));
+            let term = match zeros {
+                Lane::Constant(shift) => {
+                    let exact = _mm256_sub_epi32(sums, _mm256_set1_epi32(shift));
+                    _mm256_mul_ps(_mm256_cvtepi32_ps(exact), _mm256_mul_ps(scales, by))
+                }
+                Lane::Zeros(zeros, centred) => {
+                    let shift = _mm256_mullo_epi32(Self::load_sums(zeros), _mm256_set1_epi32(centred));
+                    let exact = _mm256_sub_epi32(sums, shift);
+                    _mm256_mul_ps(_mm256_cvtepi32_ps(exact), _mm256_mul_ps(scales, by))
+                }
+                Lane::Offsets(offsets, centred) => {
+                    let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), scales);
+                    let offset = _mm256_mul_ps(_mm256_loadu_ps(offsets), _mm256_set1_ps(centred));
+                    _mm256_mul_ps(_mm256_add_ps(scaled, offset), by)
+                }
+            };
+            _mm256_add_ps(total, term)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_floats(from: *const f32) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_floats(floats: __m256, to: *mut f32) {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_ps(to, floats) }
+    }
+}
+
+/// [`Bytes::dot`] where sums of 16 bits are widened after every quad or two.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn shallow_dot<const T: usize, const D: usize>(
+    w: *const u8,
+    quads: usize,
+    x: *const i8,
+    stride: usize,
+    sums: &mut [[__m256i; PANELS]; T],
+) {
+    // SAFETY: by the contract.
+    unsafe {
+        let ones = _mm256_set1_epi16(1);
+        for q in (0..quads).step_by(D) {
+            let mut codes = [[_mm256_setzero_si256(); PANELS]; D];
+            for d in 0..D {
+                codes[d] = [__m256i::load(w.add(64 * (q + d))), __m256i::load(w.add(64 * (q + d) + 32))];
+            }
+            for t in 0..T {
+                for v in 0..PANELS {
+                    let mut pairs = _mm256_setzero_si256();
+                    for d in 0..D {
+                        let x = _mm256_set1_epi32(word(x.add(t * stride + 4 * (q + d))));
+                        pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(codes[d][v], x));
+                    }
+                    sums[t][v] = _mm256_add_epi32(sums[t][v], _mm256_madd_epi16(pairs, ones));
+                }
+            }
+        }
+    }
+}
+
+/// Quads whose halves fit 16 bits: `2 * 15 * 128` is 3840.
+const HALVES: usize = 8;
+
+/// [`Bytes::dot`] for codes of 8 x 8 bits, as `16 * high + low`.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn split_dot<const T: usize>(
+    w: *const u8,
+    quads: usize,
+    x: *const i8,
+    stride: usize,
+    sums: &mut [[__m256i; PANELS]; T],
+) {
+    // SAFETY: by the contract.
+    unsafe {
+        let (ones, sixteens) = (_mm256_set1_epi16(1), _mm256_set1_epi16(16));
+        for start in (0..quads).step_by(HALVES) {
+            let end = quads.min(start + HALVES);
             for v in 0..PANELS {
-                let mut low = [_mm256_setzero_si256(); T];
-                let mut high = [_mm256_setzero_si256(); T];
-                for d in 0..D {
-                    let codes = Self::load(w.add(64 * d + 32 * v));
+                let (mut low, mut high) = ([_mm256_setzero_si256(); T], [_mm256_setzero_si256(); T]);
+                let mut q = start;
+                while q < end {
+                    let codes = __m256i::load(w.add(64 * q + 32 * v));
                     let (l, h) = (codes.and(15), codes.right::<4>().and(15));
                     for t in 0..T {
-                        let x = _mm256_set1_epi32(word(x.add(t * stride + 4 * d)));
+                        let x = _mm256_set1_epi32(word(x.add(t * stride + 4 * q)));
                         low[t] = _mm256_add_epi16(low[t], _mm256_maddubs_epi16(l, x));
                         high[t] = _mm256_add_epi16(high[t], _mm256_maddubs_epi16(h, x));
                     }
+                    q += 1;
                 }
                 for t in 0..T {
-                    let both = _mm256_add_epi32(
-                        _mm256_madd_epi16(low[t], ones),
-                        _mm256_madd_epi16(high[t], sixteens),
-                    );
-                    sums[t][v] = _mm256_add_epi32(sums[t][v], both);
+                    let (low, high) = (_mm256_madd_epi16(low[t], ones), _mm256_madd_epi16(high[t], sixteens));
+                    sums[t][v] = _mm256_add_epi32(sums[t][v], _mm256_add_epi32(low, high));
                 }
             }
         }
@@ -250,6 +395,7 @@ impl Bytes for __m256i {
 
 impl Bytes for __m512i {
     const LANES: usize = 16;
+    type Floats = __m512;
 
     #[inline(always)]
     unsafe fn load(from: *const u8) -> Self {
@@ -290,16 +436,17 @@ impl Bytes for __m512i {
     #[inline(always)]
     unsafe fn dot<const T: usize, const D: usize>(
         w: *const u8,
+        quads: usize,
         x: *const i8,
         stride: usize,
         sums: &mut [[Self; PANELS]; T],
     ) {
-        // SAFETY: as above; D quads of two registers, and 4 D activations of T tokens.
+        // SAFETY: as above; two registers of every quad, and four activations of T tokens.
         unsafe {
-            for d in 0..D {
-                let (a, b) = (Self::load(w.add(128 * d)), Self::load(w.add(128 * d + 64)));
+            for q in 0..quads {
+                let (a, b) = (Self::load(w.add(128 * q)), Self::load(w.add(128 * q + 64)));
                 for t in 0..T {
-                    let x = _mm512_set1_epi32(word(x.add(t * stride + 4 * d)));
+                    let x = _mm512_set1_epi32(word(x.add(t * stride + 4 * q)));
                     sums[t][0] = _mm512_dpbusd_epi32(sums[t][0], a, x);
                     sums[t][1] = _mm512_dpbusd_epi32(sums[t][1], b, x);
                 }
@@ -308,60 +455,209 @@ impl Bytes for __m512i {
     }
 
     #[inline(always)]
-    unsafe fn dot_split<const T: usize, const D: usize>(
-        w: *const u8,
-        x: *const i8,
-        stride: usize,
-        sums: &mut [[Self; PANELS]; T],
-    ) {
-        // SAFETY: as above. The products need no splitting.
-        unsafe { Self::dot::<T, D>(w, x, stride, sums) }
+    unsafe fn dot_block<const D: usize>(acc: Self, quads: [Self; QUADS], x: *const i8) -> Self {
+        // SAFETY: as above; sixteen activations. Two chains, for one would wait for itself.
+        unsafe {
+            let x = [word(x), word(x.add(4)), word(x.add(8)), word(x.add(12))];
+            let zero = _mm512_setzero_si512();
+            let mut even = _mm512_dpbusd_epi32(zero, quads[0], _mm512_set1_epi32(x[0]));
+            let mut odd = _mm512_dpbusd_epi32(zero, quads[1], _mm512_set1_epi32(x[1]));
+            even = _mm512_dpbusd_epi32(even, quads[2], _mm512_set1_epi32(x[2]));
+            odd = _mm512_dpbusd_epi32(odd, quads[3], _mm512_set1_epi32(x[3]));
+            _mm512_add_epi32(acc, _mm512_add_epi32(even, odd))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_scaled(total: __m512, sums: Self, zeros: Lane, scales: *const f32, by: f32) -> __m512 {
+        // SAFETY: as above.
+        unsafe {
+            let (scales, by) = (_mm512_loadu_ps(scales), _mm512_set1_ps(by));
+            let term = match zeros {
+                Lane::Constant(shift) => {
+                    let exact = _mm512_sub_epi32(sums, _mm512_set1_epi32(shift));
+                    _mm512_mul_ps(_mm512_cvtepi32_ps(exact), _mm512_mul_ps(scales, by))
+                }
+                Lane::Zeros(zeros, centred) => {
+                    let shift = _mm512_mullo_epi32(Self::load_sums(zeros), _mm512_set1_epi32(centred));
+                    let exact = _mm512_sub_epi32(sums, shift);
+                    _mm512_mul_ps(_mm512_cvtepi32_ps(exact), _mm512_mul_ps(scales, by))
+                }
+                Lane::Offsets(offsets, centred) => {
+                    let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scales);
+                    let offset = _mm512_mul_ps(_mm512_loadu_ps(offsets), _mm512_set1_ps(centred));
+                    _mm512_mul_ps(_mm512_add_ps(scaled, offset), by)
+                }
+            };
+            _mm512_add_ps(total, term)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_floats(from: *const f32) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_floats(floats: __m512, to: *mut f32) {
+        // SAFETY: as above.
+        unsafe { _mm512_storeu_ps(to, floats) }
+    }
+}
+
+/// The quads of a block of codes of `W` bits.
+///
+/// # Safety
+/// The instructions of `B`; `from` holds a block of `B::LANES` rows.
+#[inline(always)]
+unsafe fn unpack_block<B: Bytes, const W: usize>(from: *const u8) -> [B; QUADS] {
+    // SAFETY: a block has W / 2 registers.
+    unsafe {
+        let register = |i: usize| B::load(from.add(i * 4 * B::LANES));
+        let a = register(0);
+        match W {
+            2 => [a.and(3), a.right::<2>().and(3), a.right::<4>().and(3), a.right::<6>().and(3)],
+            4 => {
+                let b = register(1);
+                [a.and(15), a.right::<4>().and(15), b.and(15), b.right::<4>().and(15)]
+            }
+            6 => {
+                let (b, c) = (register(1), register(2));
+                let top = a.right::<2>().and(0x30).or(b.right::<4>().and(0x0c)).or(c.right::<6>().and(3));
+                [a.and(63), b.and(63), c.and(63), top]
+            }
+            _ => [a, register(1), register(2), register(3)],
+        }
     }
 }
 
 /// # Safety
 /// The instructions of `B`; `codes` holds `blocks` blocks of `B::LANES` rows, `out` has room for their quads.
 #[inline(always)]
-unsafe fn unpack<B: Bytes>(codes: *const u8, width: u8, blocks: usize, out: *mut u8) {
-    let register = 4 * B::LANES;
-    let step = PANELS * register;
-    let registers = usize::from(width) / 2;
+unsafe fn unpack<B: Bytes, const W: usize>(codes: *const u8, blocks: usize, out: *mut u8) {
+    let step = PANELS * 4 * B::LANES;
     for block in 0..blocks {
         // SAFETY: inside of what the contract grants.
         unsafe {
-            let (from, to) = (codes.add(block * registers * register), out.add(block * QUADS * step));
-            let a = B::load(from);
-            match width {
-                2 => {
-                    a.and(3).store(to);
-                    a.right::<2>().and(3).store(to.add(step));
-                    a.right::<4>().and(3).store(to.add(2 * step));
-                    a.right::<6>().and(3).store(to.add(3 * step));
-                }
-                4 => {
-                    let b = B::load(from.add(register));
-                    a.and(15).store(to);
-                    a.right::<4>().and(15).store(to.add(step));
-                    b.and(15).store(to.add(2 * step));
-                    b.right::<4>().and(15).store(to.add(3 * step));
-                }
-                6 => {
-                    let (b, c) = (B::load(from.add(register)), B::load(from.add(2 * register)));
-                    a.and(63).store(to);
-                    b.and(63).store(to.add(step));
-                    c.and(63).store(to.add(2 * step));
-                    let top = a.right::<2>().and(0x30).or(b.right::<4>().and(0x0c)).or(c.right::<6>().and(3));
-                    top.store(to.add(3 * step));
-                }
-                _ => {
-                    a.store(to);
-                    for q in 1..QUADS {
-                        B::load(from.add(q * register)).store(to.add(q * step));
-                    }
-                }
+            let quads = unpack_block::<B, W>(codes.add(block * W * 2 * B::LANES));
+            for q in 0..QUADS {
+                quads[q].store(out.add((block * QUADS + q) * step));
             }
         }
     }
+}
+
+/// A strip with `T` tokens: codes are multiplied as they are unpacked, and everything else stays in registers.
+///
+/// # Safety
+/// The instructions of `B`; `w` is packed for `B::LANES` and codes of `W` bits, `x` has `T` rows without zeros;
+/// `results` has room for a strip of `T` tokens.
+#[inline(always)]
+unsafe fn few<B: Bytes, const W: usize, const T: usize, const D: usize>(
+    w: &Weights,
+    x: &Activations,
+    index: usize,
+    results: *mut f32,
+) {
+    let (codes, row) = (&w.codes, PANELS * B::LANES);
+    let ([n, k], group, groups) = (codes.shape(), codes.group(), codes.groups());
+    for panel in 0..PANELS.min(n.div_ceil(B::LANES) - index * PANELS) {
+        let mut from = codes.panel(index * PANELS + panel).as_ptr();
+        // SAFETY: a panel holds the blocks of all groups, x and the tables one entry for each group, and each is
+        // read in order.
+        unsafe {
+            let mut totals = [B::load_floats([0f32; 16].as_ptr()); T];
+            for g in 0..groups {
+                let blocks = group.min(k - g * group).div_ceil(BLOCK);
+                let line = x.codes.as_ptr().add(g * T * x.stride);
+                let mut acc = [B::load_sums([0i32; 16].as_ptr()); T];
+                for block in 0..blocks {
+                    let quads = unpack_block::<B, W>(from);
+                    from = from.add(W * 2 * B::LANES);
+                    for t in 0..T {
+                        acc[t] = B::dot_block::<D>(acc[t], quads, line.add(t * x.stride + block * BLOCK));
+                    }
+                }
+                let at = (index * groups + g) * row + panel * B::LANES;
+                for t in 0..T {
+                    let m = g * T + t;
+                    let centred = *x.sums.get_unchecked(m);
+                    let lane = match &w.zeros {
+                        Zeros::Constant(zero) => Lane::Constant(zero.wrapping_mul(centred)),
+                        Zeros::PerGroup(zeros) => Lane::Zeros(zeros.as_ptr().add(at), centred),
+                        Zeros::Offset(offsets) => Lane::Offsets(offsets.as_ptr().add(at), centred as f32),
+                    };
+                    let (scales, by) = (w.scales.as_ptr().add(at), *x.scales.get_unchecked(m));
+                    totals[t] = B::add_scaled(totals[t], acc[t], lane, scales, by);
+                }
+            }
+            for t in 0..T {
+                B::store_floats(totals[t], results.add(t * row + panel * B::LANES));
+            }
+        }
+    }
+}
+
+/// [`few`] for what it has code for.
+///
+/// # Safety
+/// The instructions of `B`.
+#[inline(always)]
+unsafe fn few_strip<B: Bytes>(
+    w: &Weights,
+    x: &Activations,
+    index: usize,
+    depth: Depth,
+    results: &mut [f32],
+) -> bool {
+    let (row, groups) = (PANELS * B::LANES, w.codes.groups());
+    if !(1..=4).contains(&x.rows) || !x.zeros.is_empty() {
+        return false;
+    }
+    let tables = (index + 1) * groups * row;
+    let zeros = match &w.zeros {
+        Zeros::Constant(_) => tables,
+        Zeros::PerGroup(zeros) => zeros.len(),
+        Zeros::Offset(offsets) => offsets.len(),
+    };
+    assert!(
+        w.codes.lanes() == B::LANES && w.scales.len() >= tables && zeros >= tables,
+        "packed for this kernel"
+    );
+    assert!(x.stride >= w.codes.group_blocks() * BLOCK, "groups of the weights");
+    assert!(x.codes.len() >= groups * x.rows * x.stride, "codes of all groups");
+    assert!(x.scales.len() >= groups * x.rows && x.sums.len() >= groups * x.rows, "a scale for each group");
+    assert!(results.len() >= x.rows * row, "room for all tokens");
+    let results = results.as_mut_ptr();
+    macro_rules! widths {
+        ($($w:literal, $depth:pat => $d:literal;)*) => {
+            // SAFETY: the lengths were checked.
+            unsafe {
+                match (w.codes.width(), depth) {
+                    $(
+                        ($w, $depth) => match x.rows {
+                            1 => few::<B, $w, 1, $d>(w, x, index, results),
+                            2 => few::<B, $w, 2, $d>(w, x, index, results),
+                            3 => few::<B, $w, 3, $d>(w, x, index, results),
+                            _ => few::<B, $w, 4, $d>(w, x, index, results),
+                        },
+                    )*
+                    _ => return false,
+                }
+            }
+        };
+    }
+    widths! {
+        2, _ => 4;
+        4, _ => 4;
+        6, Depth::Sums(2) => 2;
+        6, _ => 4;
+        8, Depth::Split => 0;
+        8, Depth::Sums(1) => 1;
+        8, _ => 2;
+    }
+    true
 }
 
 /// The products of `T` tokens.
@@ -370,7 +666,7 @@ unsafe fn unpack<B: Bytes>(codes: *const u8, width: u8, blocks: usize, out: *mut
 /// The instructions of `B`; `w` holds `quads` quads of two panels, `x` as many activations of `T` tokens, `sums`
 /// two registers for each token.
 #[inline(always)]
-unsafe fn tile<B: Bytes, const T: usize, const D: usize, const SPLIT: bool>(
+unsafe fn tile<B: Bytes, const T: usize, const D: usize>(
     w: *const u8,
     quads: usize,
     x: *const i8,
@@ -386,16 +682,7 @@ unsafe fn tile<B: Bytes, const T: usize, const D: usize, const SPLIT: bool>(
                 acc[t][v] = B::load_sums(sums.add(t * row + v * B::LANES));
             }
         }
-        let mut q = 0;
-        while q + D <= quads {
-            let (w, x) = (w.add(q * 4 * row), x.add(4 * q));
-            if SPLIT {
-                B::dot_split::<T, D>(w, x, stride, &mut acc);
-            } else {
-                B::dot::<T, D>(w, x, stride, &mut acc);
-            }
-            q += D;
-        }
+        B::dot::<T, D>(w, quads, x, stride, &mut acc);
         for t in 0..T {
             for v in 0..PANELS {
                 acc[t][v].store_sums(sums.add(t * row + v * B::LANES));
@@ -404,17 +691,12 @@ unsafe fn tile<B: Bytes, const T: usize, const D: usize, const SPLIT: bool>(
     }
 }
 
-/// All tokens in tiles of at most four.
+/// All tokens in tiles of at most four, or six where sums stay in 16 bits for long.
 ///
 /// # Safety
 /// As [`tile`], for `x.count` tokens.
 #[inline(always)]
-unsafe fn tiles<B: Bytes, const D: usize, const SPLIT: bool>(
-    w: *const u8,
-    quads: usize,
-    x: Tokens<'_>,
-    sums: &mut [i32],
-) {
+unsafe fn tiles<B: Bytes, const D: usize>(w: *const u8, quads: usize, x: Tokens<'_>, sums: &mut [i32]) {
     let row = PANELS * B::LANES;
     let mut t = 0;
     while t < x.count {
@@ -422,13 +704,15 @@ unsafe fn tiles<B: Bytes, const D: usize, const SPLIT: bool>(
         // SAFETY: by the contract, for the tokens from t on.
         unsafe {
             match x.count - t {
-                1 => tile::<B, 1, D, SPLIT>(w, quads, codes, x.stride, sums),
-                2 => tile::<B, 2, D, SPLIT>(w, quads, codes, x.stride, sums),
-                3 => tile::<B, 3, D, SPLIT>(w, quads, codes, x.stride, sums),
-                _ => tile::<B, 4, D, SPLIT>(w, quads, codes, x.stride, sums),
+                1 => tile::<B, 1, D>(w, quads, codes, x.stride, sums),
+                2 => tile::<B, 2, D>(w, quads, codes, x.stride, sums),
+                3 => tile::<B, 3, D>(w, quads, codes, x.stride, sums),
+                4 | 5 => tile::<B, 4, D>(w, quads, codes, x.stride, sums),
+                _ if D < 8 => tile::<B, 4, D>(w, quads, codes, x.stride, sums),
+                _ => tile::<B, 6, D>(w, quads, codes, x.stride, sums),
             }
         }
-        t += 4;
+        t += if D < 8 || x.count - t < 6 { 4 } else { 6 };
     }
 }
 
@@ -437,36 +721,46 @@ unsafe fn tiles<B: Bytes, const D: usize, const SPLIT: bool>(
 #[inline(always)]
 unsafe fn multiply<B: Bytes>(w: &Unpacked, quads: usize, x: Tokens<'_>, depth: Depth, sums: &mut [i32]) {
     let row = PANELS * B::LANES;
-    assert!(quads * 4 * row <= w.0.len() && sums.len() >= x.count * row, "room for all quads and tokens");
+    assert!(quads.is_multiple_of(QUADS) && quads * 4 * row <= w.0.len(), "whole blocks");
+    assert!(sums.len() >= x.count * row, "room for all tokens");
     assert!(
         x.count == 0 || x.codes.len() >= (x.count - 1) * x.stride + 4 * quads,
         "activations of all tokens"
     );
-    let codes = w.0.as_ptr();
+    let w = w.0.as_ptr();
     // SAFETY: the lengths were checked.
     unsafe {
         match depth {
-            Depth::Sums(1) => tiles::<B, 1, false>(codes, quads, x, sums),
-            Depth::Sums(2) => tiles::<B, 2, false>(codes, quads, x, sums),
-            Depth::Sums(_) => eights::<B, false>(codes, quads, x, sums),
-            Depth::Split => eights::<B, true>(codes, quads, x, sums),
+            Depth::Split => tiles::<B, 0>(w, quads, x, sums),
+            Depth::Sums(1) => tiles::<B, 1>(w, quads, x, sums),
+            Depth::Sums(2) => tiles::<B, 2>(w, quads, x, sums),
+            Depth::Sums(_) => tiles::<B, 8>(w, quads, x, sums),
         }
     }
 }
 
-/// Eight quads at a time, and the four that a block may leave.
-///
 /// # Safety
-/// As [`tile`], for `x.count` tokens.
+/// The instructions of `B`.
 #[inline(always)]
-unsafe fn eights<B: Bytes, const SPLIT: bool>(w: *const u8, quads: usize, x: Tokens<'_>, sums: &mut [i32]) {
-    let whole = quads / 8 * 8;
-    // SAFETY: by the contract.
-    unsafe {
-        tiles::<B, 8, SPLIT>(w, whole, x, sums);
-        if whole < quads {
-            let rest = Tokens { codes: &x.codes[4 * whole..], ..x };
-            tiles::<B, 4, SPLIT>(w.add(whole * 4 * PANELS * B::LANES), quads - whole, rest, sums);
+unsafe fn add_scaled<B: Bytes, const ROW: usize>(
+    sums: &[i32; ROW],
+    zeros: Correction<'_, ROW>,
+    scales: &[f32; ROW],
+    by: f32,
+    results: &mut [f32; ROW],
+) {
+    assert_eq!(ROW, PANELS * B::LANES, "two registers");
+    for at in (0..ROW).step_by(B::LANES) {
+        // SAFETY: at + lanes <= ROW, the length of all arrays.
+        unsafe {
+            let lane = match zeros {
+                Correction::Constant(shift) => Lane::Constant(shift),
+                Correction::Zeros(zeros, centred) => Lane::Zeros(zeros.as_ptr().add(at), centred),
+                Correction::Offsets(offsets, centred) => Lane::Offsets(offsets.as_ptr().add(at), centred),
+            };
+            let (sums, results) = (B::load_sums(sums.as_ptr().add(at)), results.as_mut_ptr().add(at));
+            let total = B::load_floats(results);
+            B::store_floats(B::add_scaled(total, sums, lane, scales.as_ptr().add(at), by), results);
         }
     }
 }
@@ -478,11 +772,19 @@ unsafe fn unpack_strip<B: Bytes>(a: &[u8], b: &[u8], width: u8, blocks: usize, o
     let bytes = blocks * B::LANES * BLOCK * usize::from(width) / 8;
     let register = 4 * B::LANES;
     assert!(blocks * QUADS * PANELS * register <= out.0.len() && a.len() >= bytes, "room for all blocks");
-    // SAFETY: the lengths were checked; the second panel is written one register further on.
-    unsafe {
-        unpack::<B>(a.as_ptr(), width, blocks, out.0.as_mut_ptr());
-        if b.len() >= bytes {
-            unpack::<B>(b.as_ptr(), width, blocks, out.0.as_mut_ptr().add(register));
+    for (panel, codes) in [a, b].into_iter().enumerate() {
+        if codes.len() < bytes {
+            continue;
+        }
+        // SAFETY: the lengths were checked; the second panel is written one register further on.
+        unsafe {
+            let (codes, out) = (codes.as_ptr(), out.0.as_mut_ptr().add(panel * register));
+            match width {
+                2 => unpack::<B, 2>(codes, blocks, out),
+                4 => unpack::<B, 4>(codes, blocks, out),
+                6 => unpack::<B, 6>(codes, blocks, out),
+                _ => unpack::<B, 8>(codes, blocks, out),
+            }
         }
     }
 }
@@ -494,7 +796,7 @@ macro_rules! kernels {
 
         impl Kernel for $name {
             #[inline(always)]
-            fn unpack(a: &[u8], b: &[u8], width: u8, blocks: usize, _: usize, out: &mut Unpacked) {
+            fn unpack(a: &[u8], b: &[u8], width: u8, blocks: usize, out: &mut Unpacked) {
                 // SAFETY: the type is private, and its one user has checked the level.
                 unsafe { unpack_strip::<$register>(a, b, width, blocks, out) }
             }
@@ -505,11 +807,28 @@ macro_rules! kernels {
                 quads: usize,
                 x: Tokens<'_>,
                 depth: Depth,
-                _: usize,
                 sums: &mut [i32],
             ) {
                 // SAFETY: as above.
                 unsafe { multiply::<$register>(w, quads, x, depth, sums) }
+            }
+
+            #[inline(always)]
+            fn few(w: &Weights, x: &Activations, index: usize, depth: Depth, results: &mut [f32]) -> bool {
+                // SAFETY: as above.
+                unsafe { few_strip::<$register>(w, x, index, depth, results) }
+            }
+
+            #[inline(always)]
+            fn add_scaled<const ROW: usize>(
+                sums: &[i32; ROW],
+                zeros: Correction<'_, ROW>,
+                scales: &[f32; ROW],
+                by: f32,
+                results: &mut [f32; ROW],
+            ) {
+                // SAFETY: as above.
+                unsafe { add_scaled::<$register, ROW>(sums, zeros, scales, by, results) }
             }
         }
     )*};
