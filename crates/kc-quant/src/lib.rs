@@ -5,6 +5,7 @@
 //!
 //! | Module | What it holds |
 //! |---|---|
+//! | [`formats`] | GPTQ, AWQ, compressed-tensors, MatMulNBits and GGUF files, read and written exactly |
 //! | [`crossquant`] | activations whose step blends token and channel maxima, and the quantisation-kernel report |
 //! | [`qtensor`] | [`QTensor`]: symmetric codes with scales per row or group |
 //! | [`round`], [`metrics`] | rounding to codes, relative errors |
@@ -22,6 +23,7 @@
 //! ```
 
 pub mod crossquant;
+pub mod formats;
 pub mod group;
 pub mod int;
 mod interleaved;
