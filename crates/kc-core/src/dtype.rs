@@ -125,6 +125,20 @@ elements! {
     f16 => F16, bf16 => BF16, f32 => F32, f64 => F64, Complex<f32> => C64, Complex<f64> => C128,
 }
 
+/// `x` as f32, with the last bit set if anything was lost: rounding that to a shorter type is as good as rounding
+/// `x`. (The conversions from f64 of the crate half drop the low 32 bits and so take values just above a tie for
+/// ties.)
+#[inline(always)]
+fn round_to_odd(x: f64) -> f32 {
+    let near = x as f32;
+    let back = f64::from(near);
+    if back == x || !near.is_finite() {
+        return near;
+    }
+    let toward_zero = near.to_bits() - u32::from(back.abs() > x.abs());
+    f32::from_bits(toward_zero | 1)
+}
+
 macro_rules! half_floats {
     ($($t:ty),*) => {$(
         impl Float for $t {
@@ -138,7 +152,7 @@ macro_rules! half_floats {
             }
             #[inline(always)]
             fn from_f64(x: f64) -> Self {
-                <$t>::from_f64(x)
+                <$t>::from_f32(round_to_odd(x))
             }
             #[inline(always)]
             fn from_f32(x: f32) -> Self {
@@ -174,3 +188,23 @@ macro_rules! native_floats {
 }
 
 native_floats!(f32, f64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f64_rounds_once() {
+        let just_above_a_tie = 21.0625 * (1.0 + f64::EPSILON);
+        assert_eq!(<bf16 as Float>::from_f64(21.0625), bf16::from_f32(21.0));
+        assert_eq!(<bf16 as Float>::from_f64(just_above_a_tie), bf16::from_f32(21.125));
+        assert_eq!(<bf16 as Float>::from_f64(-just_above_a_tie), bf16::from_f32(-21.125));
+        let tie = 1.0 + 2f64.powi(-11);
+        assert_eq!(<f16 as Float>::from_f64(tie), f16::ONE);
+        assert!(<f16 as Float>::from_f64(tie * (1.0 + f64::EPSILON)) > f16::ONE);
+        assert!(<f16 as Float>::from_f64(f64::NAN).is_nan());
+        assert_eq!(<f16 as Float>::from_f64(1e300), f16::INFINITY);
+        assert_eq!(<bf16 as Float>::from_f64(-1e-300).to_bits(), 0x8000);
+        assert_eq!(<f16 as Float>::from_f64(2f64.powi(-25) * 1.5), f16::from_bits(1));
+    }
+}

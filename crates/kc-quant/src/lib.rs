@@ -23,7 +23,11 @@
 //! ```
 
 pub mod crossquant;
+<<<<<<< HEAD
 pub mod formats;
+=======
+pub mod flexq;
+>>>>>>> c218ad9
 pub mod group;
 pub mod int;
 mod interleaved;
@@ -34,6 +38,7 @@ mod rows;
 pub mod uniform;
 
 pub use crossquant::{CrossCodes, CrossLinear, CrossSpec};
+pub use flexq::{FlexLinear, QuantMatrix, QuantSpec};
 pub use group::{Group, ScaleDtype};
 pub use qtensor::QTensor;
 pub use uniform::{UniformGroups, Zeros};

@@ -7,3 +7,4 @@ static ALLOCATOR: Counting = Counting;
 
 mod crossquant;
 mod formats;
+mod flexq;

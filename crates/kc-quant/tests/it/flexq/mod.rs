@@ -1,0 +1,4 @@
+mod bad_input;
+mod golden;
+mod kernels;
+mod sensitivity;
