@@ -5,6 +5,7 @@
 //!
 //! | Module | What it holds |
 //! |---|---|
+//! | [`formats`] | GPTQ, AWQ, compressed-tensors, MatMulNBits and GGUF files, read and written exactly |
 //! | [`crossquant`] | activations whose step blends token and channel maxima, and the quantisation-kernel report |
 //! | [`qtensor`] | [`QTensor`]: symmetric codes with scales per row or group |
 //! | [`round`], [`metrics`] | rounding to codes, relative errors |
@@ -22,7 +23,11 @@
 //! ```
 
 pub mod crossquant;
+<<<<<<< HEAD
+pub mod formats;
+=======
 pub mod flexq;
+>>>>>>> c218ad9
 pub mod group;
 pub mod int;
 mod interleaved;
