@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`crossquant`] | activations whose step blends token and channel maxima, and the quantisation-kernel report |
 //! | [`qtensor`] | [`QTensor`]: symmetric codes with scales per row or group |
+//! | [`weight_only`] | [`WeightOnly`]: f32 activations times packed codes |
 //! | [`round`], [`metrics`] | rounding to codes, relative errors |
 //!
 //! ```
@@ -30,11 +31,13 @@ pub mod qtensor;
 pub mod round;
 mod rows;
 pub mod uniform;
+pub mod weight_only;
 
 pub use crossquant::{CrossCodes, CrossLinear, CrossSpec};
 pub use group::{Group, ScaleDtype};
 pub use qtensor::QTensor;
 pub use uniform::{UniformGroups, Zeros};
+pub use weight_only::WeightOnly;
 
 /// The examples of these pages run with the doc tests.
 #[cfg(doctest)]
