@@ -95,7 +95,13 @@ fn places(isa: Isa, width: u8) -> Block {
 }
 
 impl<'a> Prepared<'a> {
-    pub(super) fn of(isa: Isa, w: &WeightOnly, rows: &Rows<'_, f32>, m: usize, scratch: &'a mut Scratch) -> Self {
+    pub(super) fn of(
+        isa: Isa,
+        w: &WeightOnly,
+        rows: &Rows<'_, f32>,
+        m: usize,
+        scratch: &'a mut Scratch,
+    ) -> Self {
         let packed = &w.packed;
         let ([_, k], blocks, groups) = (packed.shape(), packed.blocks(), packed.groups());
         let places = places(isa, packed.width());

@@ -65,7 +65,7 @@ const LANES: usize = 8;
 const MOST: usize = 4;
 
 /// Up to so many rows of `X` the kernel on packed codes is faster than filling panels.
-const FEW: usize = 16;
+const FEW: usize = 64;
 
 /// Products with fewer multiplications stay on the calling thread.
 const SERIAL: usize = 1 << 18;

@@ -5,7 +5,12 @@ use super::{LANES, Lane, Layout, MOST, Panel, Zero};
 use crate::interleaved::{BLOCK, unpack_block};
 
 /// Sums of two panels and some rows of `X`.
-pub(super) fn multiply(layout: Layout, panels: [Panel<'_>; 2], rows: &[Row<'_>], sums: &mut [[Lane; 2]; MOST]) {
+pub(super) fn multiply(
+    layout: Layout,
+    panels: [Panel<'_>; 2],
+    rows: &[Row<'_>],
+    sums: &mut [[Lane; 2]; MOST],
+) {
     for (p, panel) in panels.iter().enumerate() {
         let groups = panel.codes.chunks(layout.group_blocks * layout.block_bytes);
         for (g, codes) in groups.enumerate() {

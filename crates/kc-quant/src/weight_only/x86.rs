@@ -20,7 +20,7 @@ pub(super) fn multiply(
     sums: &mut [[Lane; 2]; MOST],
 ) {
     assert!(isa.level() >= Level::Avx2, "the kernel needs AVX2");
-    macro_rules! rows {
+    macro_rules! of_width {
         ($width:literal) => {
             // SAFETY: an Isa of this level was detected, so the processor has AVX2 and FMA.
             unsafe {
@@ -35,10 +35,10 @@ pub(super) fn multiply(
         };
     }
     match layout.width {
-        2 => rows!(2),
-        4 => rows!(4),
-        6 => rows!(6),
-        _ => rows!(8),
+        2 => of_width!(2),
+        4 => of_width!(4),
+        6 => of_width!(6),
+        _ => of_width!(8),
     }
 }
 
@@ -77,64 +77,91 @@ fn store(v: __m256, to: &mut Lane) {
     unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
 }
 
-/// The four quads of a block, each in the place that [`shift`] says.
+/// Quad `quad` of a block, in the place that [`shift`] says.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn quads<const WIDTH: u8>(block: &[u8]) -> [__m256i; 4] {
-    const REGISTER: usize = 4 * LANES;
-    let registers = usize::from(WIDTH) / 2;
-    let block = &block[..registers * REGISTER];
-    let mut r = [_mm256_setzero_si256(); 4];
-    for i in 0..registers {
-        // SAFETY: register i lies inside of the block.
-        r[i] = unsafe { _mm256_loadu_si256(block.as_ptr().add(i * REGISTER).cast()) };
-    }
+fn quad<const WIDTH: u8>(block: &[u8], quad: usize) -> __m256i {
     match WIDTH {
-        2 => [r[0]; 4],
-        4 => [r[0], r[0], r[1], r[1]],
-        6 => {
+        2 => register(block, 0),
+        4 => register(block, quad / 2),
+        6 if quad == 3 => {
             let high = _mm256_set1_epi8(0xc0u8 as i8);
-            let a = _mm256_srli_epi32::<2>(_mm256_and_si256(r[0], high));
-            let b = _mm256_srli_epi32::<4>(_mm256_and_si256(r[1], high));
-            let c = _mm256_srli_epi32::<6>(_mm256_and_si256(r[2], high));
-            [r[0], r[1], r[2], _mm256_or_si256(_mm256_or_si256(a, b), c)]
+            let a = _mm256_srli_epi32::<2>(_mm256_and_si256(register(block, 0), high));
+            let b = _mm256_srli_epi32::<4>(_mm256_and_si256(register(block, 1), high));
+            let c = _mm256_srli_epi32::<6>(_mm256_and_si256(register(block, 2), high));
+            _mm256_or_si256(_mm256_or_si256(a, b), c)
         }
-        _ => r,
+        _ => register(block, quad),
     }
 }
 
-/// Column `column` as numbers: the code times the power of two of its place, but the highest of a word as it is.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn field<const WIDTH: u8>(quads: &[__m256i; 4], column: usize) -> __m256 {
-    let (v, at) = (quads[column / 4], shift(WIDTH, column));
+fn register(block: &[u8], index: usize) -> __m256i {
+    const BYTES: usize = 4 * LANES;
+    let bytes: &[u8] = &block[index * BYTES..index * BYTES + BYTES];
+    // SAFETY: the slice is a whole register.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+/// Column `column`, of this quad, as numbers: the code times the power of two of its place, but the highest of a word
+/// as it is.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn field<const WIDTH: u8>(quad: __m256i, column: usize) -> __m256 {
+    let at = shift(WIDTH, column);
     if at + u32::from(WIDTH) == 32 {
-        return _mm256_cvtepi32_ps(_mm256_srlv_epi32(v, _mm256_set1_epi32(at as i32)));
+        return _mm256_cvtepi32_ps(_mm256_srlv_epi32(quad, _mm256_set1_epi32(at as i32)));
     }
     let mask = ((1u32 << WIDTH) - 1) << at;
-    _mm256_cvtepi32_ps(_mm256_and_si256(v, _mm256_set1_epi32(mask as i32)))
+    _mm256_cvtepi32_ps(_mm256_and_si256(quad, _mm256_set1_epi32(mask as i32)))
 }
 
-/// Runs `$step!(column)` for each column of a block, unrolled.
+/// Runs `$quad!(quad)` before and `$step!(column)` for each of its columns, unrolled.
 macro_rules! columns {
-    ($step:ident) => {
+    ($quad:ident, $step:ident) => {
+        $quad!(0);
         $step!(0);
         $step!(1);
         $step!(2);
         $step!(3);
+        $quad!(1);
         $step!(4);
         $step!(5);
         $step!(6);
         $step!(7);
+        $quad!(2);
         $step!(8);
         $step!(9);
         $step!(10);
         $step!(11);
+        $quad!(3);
         $step!(12);
         $step!(13);
         $step!(14);
         $step!(15);
     };
+}
+
+/// Runs `$row!(r)` for each of the rows that a kernel may have. Written out, and not a loop: sums that a loop indexes stay
+/// in memory.
+macro_rules! rows {
+    ($row:ident) => {
+        $row!(0);
+        $row!(1);
+        $row!(2);
+        $row!(3);
+    };
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn total<const A: usize>(parts: [__m256; A]) -> __m256 {
+    let mut sum = parts[0];
+    for part in &parts[1..] {
+        sum = _mm256_add_ps(sum, *part);
+    }
+    sum
 }
 
 /// Two panels and `R` rows of `X`, each with `A` partial sums, so that eight sums are under way.
@@ -148,65 +175,79 @@ fn two_panels<const WIDTH: u8, const R: usize, const A: usize>(
     let block_bytes = usize::from(WIDTH) / 2 * 4 * LANES;
     assert_eq!(block_bytes, layout.block_bytes, "blocks of eight rows");
     let group_bytes = layout.group_blocks * block_bytes;
-    let mut totals = [[_mm256_setzero_ps(); 2]; R];
     let (first, second) = (panels[0].codes, panels[1].codes);
     if group_bytes == 0 {
         return;
     }
     let groups = first.chunks(group_bytes).zip(second.chunks(group_bytes));
     for (g, (first, second)) in groups.enumerate() {
-        let mut parts = [[[_mm256_setzero_ps(); A]; 2]; R];
+        let mut parts = [[[_mm256_setzero_ps(); A]; 2]; MOST];
         let blocks = first.chunks_exact(block_bytes).zip(second.chunks_exact(block_bytes));
         for (b, (first, second)) in blocks.enumerate() {
             let at = g * layout.group_blocks + b;
-            let codes = [quads::<WIDTH>(first), quads::<WIDTH>(second)];
-            let mut x = [&[0.0; BLOCK]; R];
-            for r in 0..R {
+            let (mut a, mut b);
+            let mut x = [&rows[0].x[at]; MOST];
+            for r in 1..R {
                 x[r] = &rows[r].x[at];
+            }
+            macro_rules! both {
+                ($quad:literal) => {
+                    (a, b) = (quad::<WIDTH>(first, $quad), quad::<WIDTH>(second, $quad));
+                };
             }
             macro_rules! step {
                 ($c:literal) => {
-                    let (a, b) = (field::<WIDTH>(&codes[0], $c), field::<WIDTH>(&codes[1], $c));
-                    for r in 0..R {
-                        let x = _mm256_broadcast_ss(&x[r][$c]);
-                        parts[r][0][$c % A] = _mm256_fmadd_ps(a, x, parts[r][0][$c % A]);
-                        parts[r][1][$c % A] = _mm256_fmadd_ps(b, x, parts[r][1][$c % A]);
+                    let (a, b) = (field::<WIDTH>(a, $c), field::<WIDTH>(b, $c));
+                    macro_rules! row {
+                        ($r:literal) => {
+                            if $r < R {
+                                let x = _mm256_broadcast_ss(&x[$r][$c]);
+                                parts[$r][0][$c % A] = _mm256_fmadd_ps(a, x, parts[$r][0][$c % A]);
+                                parts[$r][1][$c % A] = _mm256_fmadd_ps(b, x, parts[$r][1][$c % A]);
+                            }
+                        };
                     }
+                    rows!(row);
                 };
             }
-            columns!(step);
+            columns!(both, step);
         }
-        for r in 0..R {
-            let (sum, factor) = (_mm256_set1_ps(rows[r].sums[g]), _mm256_set1_ps(rows[r].factor));
-            for p in 0..2 {
-                let mut part = parts[r][p][0];
-                for a in 1..A {
-                    part = _mm256_add_ps(part, parts[r][p][a]);
+        let mut finished = [[[0.0; LANES]; 2]; MOST];
+        macro_rules! finish {
+            ($r:literal) => {
+                if $r < R {
+                    store(total(parts[$r][0]), &mut finished[$r][0]);
+                    store(total(parts[$r][1]), &mut finished[$r][1]);
                 }
-                let scale = _mm256_mul_ps(load(&panels[p].scales[g]), factor);
-                totals[r][p] = match panels[p].zero {
-                    Zero::Constant(zero) => {
-                        let part = _mm256_fnmadd_ps(_mm256_set1_ps(zero), sum, part);
-                        _mm256_fmadd_ps(scale, part, totals[r][p])
-                    }
-                    Zero::Group(zeros) => {
-                        let part = _mm256_fnmadd_ps(load(&zeros[g]), sum, part);
-                        _mm256_fmadd_ps(scale, part, totals[r][p])
-                    }
-                    Zero::Added(offsets) => {
-                        let offset = _mm256_mul_ps(load(&offsets[g]), factor);
-                        let total = _mm256_fmadd_ps(offset, sum, totals[r][p]);
-                        _mm256_fmadd_ps(scale, part, total)
-                    }
-                };
+            };
+        }
+        rows!(finish);
+        for r in 0..R {
+            for p in 0..2 {
+                add_group(&panels[p], g, &rows[r], &finished[r][p], &mut sums[r][p]);
             }
         }
     }
-    for r in 0..R {
-        for p in 0..2 {
-            store(totals[r][p], &mut sums[r][p]);
+}
+
+/// Adds a group's `scale (part - zero sum)`, or `scale part + offset sum`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_group(panel: &Panel<'_>, g: usize, row: &Row<'_>, part: &Lane, total: &mut Lane) {
+    let (sum, factor) = (_mm256_set1_ps(row.sums[g]), _mm256_set1_ps(row.factor));
+    let scale = _mm256_mul_ps(load(&panel.scales[g]), factor);
+    let (part, old) = (load(part), load(total));
+    let new = match panel.zero {
+        Zero::Constant(zero) => {
+            _mm256_fmadd_ps(scale, _mm256_fnmadd_ps(_mm256_set1_ps(zero), sum, part), old)
         }
-    }
+        Zero::Group(zeros) => _mm256_fmadd_ps(scale, _mm256_fnmadd_ps(load(&zeros[g]), sum, part), old),
+        Zero::Added(offsets) => {
+            let offset = _mm256_mul_ps(load(&offsets[g]), factor);
+            _mm256_fmadd_ps(scale, part, _mm256_fmadd_ps(offset, sum, old))
+        }
+    };
+    store(new, total);
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -218,7 +259,8 @@ fn dequantize_block<const WIDTH: u8>(
     out: &mut [Lane; BLOCK],
 ) {
     let at = (g * layout.group_blocks + b) * layout.block_bytes;
-    let codes = quads::<WIDTH>(&panel.codes[at..at + layout.block_bytes]);
+    let codes = &panel.codes[at..at + layout.block_bytes];
+    let mut four;
     let scale = load(&panel.scales[g]);
     // `code - zero` is exact; an offset is added behind the scale.
     let (zero, offset) = match panel.zero {
@@ -226,11 +268,16 @@ fn dequantize_block<const WIDTH: u8>(
         Zero::Group(zeros) => (_mm256_xor_ps(load(&zeros[g]), _mm256_set1_ps(-0.0)), None),
         Zero::Added(offsets) => (_mm256_setzero_ps(), Some(load(&offsets[g]))),
     };
+    macro_rules! take {
+        ($quad:literal) => {
+            four = quad::<WIDTH>(codes, $quad);
+        };
+    }
     macro_rules! step {
         ($c:literal) => {
             let at = shift(WIDTH, $c);
             let undo = if at + u32::from(WIDTH) == 32 { 1.0 } else { 1.0 / (1u32 << at) as f32 };
-            let code = _mm256_fmadd_ps(field::<WIDTH>(&codes, $c), _mm256_set1_ps(undo), zero);
+            let code = _mm256_fmadd_ps(field::<WIDTH>(four, $c), _mm256_set1_ps(undo), zero);
             let value = match offset {
                 None => _mm256_mul_ps(scale, code),
                 Some(offset) => _mm256_fmadd_ps(scale, code, offset),
@@ -238,5 +285,5 @@ fn dequantize_block<const WIDTH: u8>(
             store(value, &mut out[$c]);
         };
     }
-    columns!(step);
+    columns!(take, step);
 }
