@@ -6,6 +6,8 @@
 //! | Module | What it holds |
 //! |---|---|
 //! | [`crossquant`] | activations whose step blends token and channel maxima, and the quantisation-kernel report |
+//! | [`fireq`] | INT4 weights, FP8 activations, INT4 key/value cache, scalings around rotary positions |
+//! | [`fp8`] | numbers in E4M3 |
 //! | [`qtensor`] | [`QTensor`]: symmetric codes with scales per row or group |
 //! | [`weight_only`] | [`WeightOnly`]: f32 activations times packed codes |
 //! | [`round`], [`metrics`] | rounding to codes, relative errors |
@@ -23,6 +25,8 @@
 //! ```
 
 pub mod crossquant;
+pub mod fireq;
+pub mod fp8;
 pub mod group;
 pub mod int;
 mod interleaved;

@@ -6,4 +6,6 @@ use kc_testing::alloc::Counting;
 static ALLOCATOR: Counting = Counting;
 
 mod crossquant;
+mod fireq;
+mod fp8;
 mod weight_only;
