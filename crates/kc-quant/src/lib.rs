@@ -7,7 +7,10 @@
 //! |---|---|
 //! | [`formats`] | GPTQ, AWQ, compressed-tensors, MatMulNBits and GGUF files, read and written exactly |
 //! | [`crossquant`] | activations whose step blends token and channel maxima, and the quantisation-kernel report |
+//! | [`fireq`] | INT4 weights, FP8 activations, INT4 key/value cache, scalings around rotary positions |
+//! | [`fp8`] | numbers in E4M3 |
 //! | [`qtensor`] | [`QTensor`]: symmetric codes with scales per row or group |
+//! | [`weight_only`] | [`WeightOnly`]: f32 activations times packed codes |
 //! | [`round`], [`metrics`] | rounding to codes, relative errors |
 //!
 //! ```
@@ -23,11 +26,10 @@
 //! ```
 
 pub mod crossquant;
-<<<<<<< HEAD
 pub mod formats;
-=======
 pub mod flexq;
->>>>>>> c218ad9
+pub mod fireq;
+pub mod fp8;
 pub mod group;
 pub mod int;
 mod interleaved;
@@ -36,12 +38,14 @@ pub mod qtensor;
 pub mod round;
 mod rows;
 pub mod uniform;
+pub mod weight_only;
 
 pub use crossquant::{CrossCodes, CrossLinear, CrossSpec};
 pub use flexq::{FlexLinear, QuantMatrix, QuantSpec};
 pub use group::{Group, ScaleDtype};
 pub use qtensor::QTensor;
 pub use uniform::{UniformGroups, Zeros};
+pub use weight_only::WeightOnly;
 
 /// The examples of these pages run with the doc tests.
 #[cfg(doctest)]

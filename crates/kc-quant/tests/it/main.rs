@@ -8,3 +8,6 @@ static ALLOCATOR: Counting = Counting;
 mod crossquant;
 mod formats;
 mod flexq;
+mod fireq;
+mod fp8;
+mod weight_only;
