@@ -6,6 +6,7 @@
 //! | Module | What it holds |
 //! |---|---|
 //! | [`crossquant`] | activations whose step blends token and channel maxima, and the quantisation-kernel report |
+//! | [`lut_gemm`] | weights of 1 to 8 bits as sums of signs, products by table look-up, exact from uniform codes |
 //! | [`qtensor`] | [`QTensor`]: symmetric codes with scales per row or group |
 //! | [`round`], [`metrics`] | rounding to codes, relative errors |
 //!
@@ -25,6 +26,7 @@ pub mod crossquant;
 pub mod group;
 pub mod int;
 mod interleaved;
+pub mod lut_gemm;
 pub mod metrics;
 pub mod qtensor;
 pub mod round;
@@ -33,6 +35,7 @@ pub mod uniform;
 
 pub use crossquant::{CrossCodes, CrossLinear, CrossSpec};
 pub use group::{Group, ScaleDtype};
+pub use lut_gemm::{BcqMatrix, BcqSpec};
 pub use qtensor::QTensor;
 pub use uniform::{UniformGroups, Zeros};
 

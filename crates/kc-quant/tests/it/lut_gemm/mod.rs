@@ -1,0 +1,3 @@
+//! LUT-GEMM: the format and its solver, conversions, products.
+
+mod golden;
