@@ -35,7 +35,7 @@ pub mod uniform;
 
 pub use crossquant::{CrossCodes, CrossLinear, CrossSpec};
 pub use group::{Group, ScaleDtype};
-pub use lut_gemm::{BcqMatrix, BcqSpec};
+pub use lut_gemm::{BcqMatrix, BcqSpec, LutLinear, LutMode};
 pub use qtensor::QTensor;
 pub use uniform::{UniformGroups, Zeros};
 

@@ -3,9 +3,23 @@
 //! PAGE
 
 mod bcq;
+mod dense;
+mod matmul;
+mod pack;
+mod portable;
 pub mod reference;
+mod table;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use bcq::{BcqFit, BcqMatrix, ReferenceArrays, RtnSpec, rtn};
+pub use matmul::{KernelChoice, LutLinear, LutMode, LutScratch};
+pub use table::table8;
+
+#[cfg(not(target_arch = "x86_64"))]
+use fallback::{build_tables, reconstruct};
+#[cfg(target_arch = "x86_64")]
+use x86::{build_tables, reconstruct};
 
 use crate::group::{Group, ScaleDtype};
 
@@ -116,5 +130,22 @@ impl Default for BcqSpec {
             clipping: 1.0,
             pruning: 0.0,
         }
+    }
+}
+
+/// The level's functions where there is one level only.
+#[cfg(not(target_arch = "x86_64"))]
+mod fallback {
+    use kc_core::Isa;
+
+    use super::portable::{self, Block};
+    use super::table::{self, Entries};
+
+    pub(super) fn build_tables<E: Entries>(_: Isa, x: &[f32], out: &mut [u8]) -> f32 {
+        table::build::<E>(x, out)
+    }
+
+    pub(super) fn reconstruct(_: Isa, block: &Block, bits: usize, first: u32, width: usize, panel: &mut [f32]) {
+        portable::reconstruct(block, bits, first, width, panel);
     }
 }

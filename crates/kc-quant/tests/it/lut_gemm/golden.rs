@@ -88,3 +88,44 @@ fn rounded_codes_convert_exactly() {
         assert!((error / case["rel_sq_err"].as_f64().unwrap() - 1.0).abs() < 1e-4, "case {id}: {error}");
     }
 }
+
+#[test]
+fn products_are_those_of_the_fixtures() {
+    for case in cases() {
+        let id = case["case"].as_u64().unwrap();
+        let BcqSpec { bits, group, .. } = spec(&case);
+        let (x, w): (Tensor<f32, 2>, Tensor<f32, 2>) = (array(id, "x"), array(id, "w"));
+        let offsets = array::<f32, 2>(id, "offset").into_vec();
+        let matrix = BcqMatrix::from_parts(
+            w.shape(),
+            bits,
+            group.len(w.shape()[1]).unwrap(),
+            array::<u8, 3>(id, "bits").into_vec(),
+            array::<f32, 3>(id, "alpha").into_vec(),
+            Some(offsets),
+        )
+        .unwrap();
+        let error = matrix.rel_sq_error(w.view()).unwrap();
+        assert!((error / case["rel_sq_err"].as_f64().unwrap() - 1.0).abs() < 1e-4, "case {id}: {error}");
+        let y: Tensor<f64, 2> = array(id, "y");
+        let plain = reference::product(x.view(), &matrix, None).unwrap();
+        assert_close(plain.as_slice(), y.as_slice(), Tol::new(1e-6, 1e-6 * case["ymax"].as_f64().unwrap()));
+        let terms = reference::product_terms(x.view(), &matrix, None).unwrap();
+        for kernel in super::products::kernels() {
+            let layer = LutLinear::new(&matrix, None, LutMode::F32, kernel).unwrap();
+            let got = layer.forward(x.view()).unwrap();
+            for ((got, want), terms) in got.as_slice().iter().zip(plain.as_slice()).zip(terms.as_slice()) {
+                assert!((f64::from(*got) - want).abs() <= 4e-6 * terms, "case {id}, {kernel:?}");
+            }
+        }
+        for (mode, allowed) in [(LutMode::I16, 5e-4), (LutMode::I8, 3e-2)] {
+            for kernel in super::products::kernels().filter(|k| *k != KernelChoice::Literal) {
+                let layer = LutLinear::new(&matrix, None, mode, kernel).unwrap();
+                let got = layer.forward(x.view()).unwrap();
+                let error = relative_error(got.view(), y.view()).unwrap();
+                println!("case {id} {mode:?} {kernel:?}: {error:e}");
+                assert!(error <= allowed && error > 1e-7, "case {id}, {mode:?}, {kernel:?}: {error:e}");
+            }
+        }
+    }
+}
