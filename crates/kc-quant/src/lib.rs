@@ -9,6 +9,7 @@
 //! | [`crossquant`] | activations whose step blends token and channel maxima, and the quantisation-kernel report |
 //! | [`fireq`] | INT4 weights, FP8 activations, INT4 key/value cache, scalings around rotary positions |
 //! | [`fp8`] | numbers in E4M3 |
+//! | [`lut_gemm`] | weights of 1 to 8 bits as sums of signs, products by table look-up, exact from uniform codes |
 //! | [`qtensor`] | [`QTensor`]: symmetric codes with scales per row or group |
 //! | [`weight_only`] | [`WeightOnly`]: f32 activations times packed codes |
 //! | [`round`], [`metrics`] | rounding to codes, relative errors |
@@ -26,13 +27,14 @@
 //! ```
 
 pub mod crossquant;
-pub mod formats;
-pub mod flexq;
 pub mod fireq;
+pub mod flexq;
+pub mod formats;
 pub mod fp8;
 pub mod group;
 pub mod int;
 mod interleaved;
+pub mod lut_gemm;
 pub mod metrics;
 pub mod qtensor;
 pub mod round;
@@ -43,6 +45,7 @@ pub mod weight_only;
 pub use crossquant::{CrossCodes, CrossLinear, CrossSpec};
 pub use flexq::{FlexLinear, QuantMatrix, QuantSpec};
 pub use group::{Group, ScaleDtype};
+pub use lut_gemm::{BcqMatrix, BcqSpec, LutLinear, LutMode};
 pub use qtensor::QTensor;
 pub use uniform::{UniformGroups, Zeros};
 pub use weight_only::WeightOnly;

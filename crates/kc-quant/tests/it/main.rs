@@ -6,8 +6,9 @@ use kc_testing::alloc::Counting;
 static ALLOCATOR: Counting = Counting;
 
 mod crossquant;
-mod formats;
-mod flexq;
 mod fireq;
+mod flexq;
+mod formats;
 mod fp8;
+mod lut_gemm;
 mod weight_only;

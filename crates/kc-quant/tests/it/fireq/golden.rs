@@ -13,8 +13,13 @@ pub(super) fn file<T: Element, const N: usize>(case: &Value, what: &str) -> Tens
 
 pub(super) fn cases(prefix: &str) -> Vec<Value> {
     let all = golden_json("fireq/cases.json");
-    let found: Vec<Value> =
-        all.as_array().unwrap().iter().filter(|c| c["case"].as_str().unwrap().starts_with(prefix)).cloned().collect();
+    let found: Vec<Value> = all
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|c| c["case"].as_str().unwrap().starts_with(prefix))
+        .cloned()
+        .collect();
     assert!(!found.is_empty());
     found
 }
@@ -84,8 +89,7 @@ fn products_on_every_level() {
             let aux = aux.as_ref().map(Tensor::view);
             layer.forward_with(isa, x.view(), epilogue, aux, y.view_mut(), &mut sums, &mut codes).unwrap();
             assert_eq!(codes.codes(), file::<u8, 2>(&case, "x8").as_slice());
-            let sx: Tensor<f32, 1> =
-                Tensor::from_slice([x.shape()[0]], codes.scales()).unwrap();
+            let sx: Tensor<f32, 1> = Tensor::from_slice([x.shape()[0]], codes.scales()).unwrap();
             assert_eq!(sx.as_slice(), any_shape(&case, "sx"));
             assert_close(y.as_slice(), want.as_slice(), Tol::abs(1e-5 * size));
             if epilogue == Epilogue::SquareDot {
@@ -118,8 +122,7 @@ fn any_shape(case: &Value, what: &str) -> Vec<f32> {
 fn attention_cases_with_their_factors() {
     for case in cases("att") {
         let number = |key: &str| case[key].as_u64().unwrap() as usize;
-        let style =
-            if case["style"] == "half" { PairStyle::Half } else { PairStyle::Interleaved };
+        let style = if case["style"] == "half" { PairStyle::Half } else { PairStyle::Interleaved };
         let config = RopeConfig { top_k: number("top_k"), style, ..RopeConfig::default() };
         let (kpre, kpost): (Tensor<f32, 3>, Tensor<f32, 3>) = (file(&case, "kpre"), file(&case, "kpost"));
         let scales = rope_scales(kpre.view(), kpost.view(), &config).unwrap();

@@ -1,0 +1,6 @@
+//! LUT-GEMM: the format and its solver, conversions, products.
+
+mod format;
+mod golden;
+mod products;
+mod solver;
