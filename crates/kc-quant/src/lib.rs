@@ -34,6 +34,7 @@ pub mod fp8;
 pub mod group;
 pub mod int;
 mod interleaved;
+pub mod linear;
 pub mod lut_gemm;
 pub mod metrics;
 pub mod qtensor;
@@ -43,8 +44,10 @@ pub mod uniform;
 pub mod weight_only;
 
 pub use crossquant::{CrossCodes, CrossLinear, CrossSpec};
+pub use fireq::{FireqLinear, FireqWeights};
 pub use flexq::{FlexLinear, QuantMatrix, QuantSpec};
 pub use group::{Group, ScaleDtype};
+pub use linear::QuantLinear;
 pub use lut_gemm::{BcqMatrix, BcqSpec, LutLinear, LutMode};
 pub use qtensor::QTensor;
 pub use uniform::{UniformGroups, Zeros};

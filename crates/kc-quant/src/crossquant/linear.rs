@@ -298,15 +298,39 @@ impl CrossLinear {
 
 /// Weights with the column factors folded in, quantised.
 fn fold(w: TensorView<'_, f32, 2>, factors: &[f32], config: &LinearConfig) -> Result<Integers> {
+    let folded = fold_columns(w, factors)?;
+    Integers::of(&QTensor::symmetric(folded.view(), config.weight_bits, config.group)?)
+}
+
+/// The factors `d_j = c_j^(1 - alpha)` of columns with the maxima `c` (from
+/// [`ColumnStats`](super::ColumnStats)), to be folded into the weights of any product of the crate:
+/// [`fold_columns`], then any quantiser, then
+/// [`QuantLinear::with_column_factors`](crate::QuantLinear::with_column_factors).
+///
+/// # Errors
+/// `Argument` for `alpha` outside of 0 to 1.
+pub fn column_factors(maxima: &[f32], alpha: f64) -> Result<Vec<f32>> {
+    check_alpha("alpha", alpha)?;
+    Ok(maxima.iter().map(|&c| encode::column_factor(c, alpha)).collect())
+}
+
+/// `w` `[N, K]` with each column times its factor.
+///
+/// # Errors
+/// `Shape` unless there is a factor for each column.
+pub fn fold_columns(w: TensorView<'_, f32, 2>, factors: &[f32]) -> Result<Tensor<f32, 2>> {
     let [n, k] = w.shape();
+    if factors.len() != k {
+        return Err(Error::shape("factors", format!("[{k}], one per column of w"), &[factors.len()]));
+    }
     let rows = Rows::of(w)?;
     let mut folded = Tensor::zeros([n, k])?;
-    for (i, to) in folded.as_mut_slice().chunks_mut(k).enumerate() {
+    for (i, to) in folded.as_mut_slice().chunks_mut(k.max(1)).enumerate() {
         for ((o, w), d) in to.iter_mut().zip(rows.row(i)).zip(factors) {
             *o = d * w;
         }
     }
-    Integers::of(&QTensor::symmetric(folded.view(), config.weight_bits, config.group)?)
+    Ok(folded)
 }
 
 /// SmoothQuant's factors. Weight maxima and factors are at least `1e-5`.

@@ -77,7 +77,7 @@ mod x86;
 
 pub use calibrate::{ColumnStats, StatsState};
 pub use kernel_share::{KernelReport, KernelShare, kernel_of, kernel_report, remove_kernel};
-pub use linear::{CrossLinear, LinearConfig, Mode};
+pub use linear::{CrossLinear, LinearConfig, Mode, column_factors, fold_columns};
 pub use sweep::{Sweep, SweepPoint, SweepWeights, default_grid, sweep};
 
 /// Where a token's factor `r_i` comes from.
