@@ -23,11 +23,8 @@
 //! ```
 
 pub mod crossquant;
-<<<<<<< HEAD
 pub mod formats;
-=======
 pub mod flexq;
->>>>>>> c218ad9
 pub mod group;
 pub mod int;
 mod interleaved;
