@@ -10,6 +10,7 @@ mod input;
 mod output;
 mod report;
 mod systems;
+mod weights;
 
 use std::process::ExitCode;
 

@@ -29,6 +29,8 @@
 pub mod crossquant;
 pub mod fireq;
 pub mod flexq;
+pub mod flexq;
+pub mod formats;
 pub mod formats;
 pub mod fp8;
 pub mod group;

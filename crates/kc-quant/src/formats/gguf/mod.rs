@@ -117,21 +117,28 @@ pub struct GgufTensor {
 }
 
 impl GgufTensor {
-    /// A matrix of blocks, row by row.
+    /// Blocks of a tensor of 1 to 4 dimensions, the length of a row last.
     ///
     /// # Errors
-    /// `Shape` if K is no multiple of the block or `data` is not N rows; `Unsupported` for types that are not read.
-    pub fn new(name: impl Into<String>, shape: [usize; 2], kind: GgufType, data: Bytes) -> Result<Self> {
-        let [n, k] = shape;
-        let bytes = kind.row_bytes(k)?.checked_mul(n);
-        if bytes != Some(data.len()) {
-            return Err(Error::shape(
-                "data",
-                format!("{n} rows of {} bytes", kind.row_bytes(k)?),
-                &[data.len()],
-            ));
+    /// `Shape` for another number of dimensions, a dimension of 0, rows that are no multiple of the block, or `data`
+    /// of another length; `Unsupported` for types that are not read.
+    pub fn new(
+        name: impl Into<String>,
+        shape: impl Into<Vec<usize>>,
+        kind: GgufType,
+        data: Bytes,
+    ) -> Result<Self> {
+        let shape = shape.into();
+        if !(1..=4).contains(&shape.len()) || shape.contains(&0) {
+            return Err(Error::shape("shape", "1 to 4 dimensions of at least 1", &shape));
         }
-        Ok(Self { name: name.into(), shape: shape.to_vec(), kind, data })
+        let count = kc_core::shape::checked_len("shape", &shape)?;
+        let k = shape.last().copied().unwrap_or(1);
+        let row = kind.row_bytes(k)?;
+        if (count / k).checked_mul(row) != Some(data.len()) {
+            return Err(Error::shape("data", format!("{} rows of {row} bytes", count / k), &[data.len()]));
+        }
+        Ok(Self { name: name.into(), shape, kind, data })
     }
 
     /// Rounds a matrix to blocks; see [`quantize`].

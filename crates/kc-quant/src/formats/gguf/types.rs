@@ -1,6 +1,6 @@
 //! Types of GGUF tensors.
 
-use kc_core::{Error, Result};
+use kc_core::{DType, Error, Result};
 
 /// How a tensor's elements are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -121,6 +121,34 @@ impl GgufType {
             GgufType::Q5_K => (256, 176),
             GgufType::Q6_K => (256, 210),
             GgufType::Other(_) => return None,
+        })
+    }
+
+    /// The type of elements that are floats.
+    pub fn float(self) -> Option<DType> {
+        match self {
+            GgufType::F32 => Some(DType::F32),
+            GgufType::F16 => Some(DType::F16),
+            GgufType::BF16 => Some(DType::BF16),
+            _ => None,
+        }
+    }
+
+    /// The type that holds such floats.
+    pub fn of_floats(dtype: DType) -> Option<Self> {
+        Self::ALL.into_iter().find(|t| t.float() == Some(dtype))
+    }
+
+    /// Bits of a code and elements of a group, `None` for types without codes or that are not read.
+    pub fn codes(self) -> Option<(u8, usize)> {
+        Some(match self {
+            GgufType::Q4_0 | GgufType::Q4_1 | GgufType::Q4_K => (4, 32),
+            GgufType::Q5_0 | GgufType::Q5_1 | GgufType::Q5_K => (5, 32),
+            GgufType::Q8_0 => (8, 32),
+            GgufType::Q2_K => (2, 16),
+            GgufType::Q3_K => (3, 16),
+            GgufType::Q6_K => (6, 16),
+            GgufType::F32 | GgufType::F16 | GgufType::BF16 | GgufType::Other(_) => return None,
         })
     }
 

@@ -166,7 +166,7 @@ fn gguf_codes_have_the_groups_of_their_type() {
         let tensor = GgufTensor::new("w", [6, 512], kind, Bytes::from_owner(data.into_vec())).unwrap();
         let uniform = tensor.to_uniform().unwrap();
         assert_eq!((uniform.bits(), uniform.group(), uniform.order()), (bits, group, None), "{kind:?}");
-        assert_eq!(uniform.zero(5, 3), zero, "{kind:?}");
+        assert_eq!((uniform.zero(5, 3), kind.codes()), (zero, Some((bits, group))), "{kind:?}");
     }
 }
 
