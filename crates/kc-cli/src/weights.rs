@@ -12,13 +12,19 @@ use kc_quant::formats::{
     AwqTensor, AwqViews, GgufFile, GgufTensor, GgufType, GptqConfig, GptqTensor, GptqVersion, GptqViews,
     MatMulNBits, MatMulNBitsViews, PackQuantized, PackQuantizedViews, ScaleView, ZeroPoints,
 };
+use kc_quant::linear::{Activations, QuantLinear};
+use kc_quant::lut_gemm::LutMode;
+use kc_quant::stored::{LayerWeights, StoredLayer};
 
 use crate::input;
 use crate::report::Usage;
 
 mod config;
+mod native;
 
 pub(crate) use config::{KEY as CONFIG_KEY, ModelConfig};
+pub(crate) use native::LAYERS;
+use native::NativeLayers;
 
 /// Where weights are, and what their file does not say.
 #[derive(Debug, Clone, clap::Args)]
@@ -73,7 +79,7 @@ pub(crate) enum From {
 #[derive(Debug)]
 pub(crate) enum WeightFile {
     Gguf(GgufFile),
-    Tensors { file: SafeTensorsFile, config: ModelConfig, args: SourceArgs },
+    Tensors { file: SafeTensorsFile, native: NativeLayers, config: ModelConfig, args: Box<SourceArgs> },
     One { name: String, weight: Box<Stored> },
 }
 
@@ -95,6 +101,8 @@ pub(crate) enum Stored {
         bits: u8,
     },
     Gguf(GgufTensor),
+    /// A layer of this program's own.
+    Native(Box<StoredLayer>),
     /// Numbers, not codes.
     Float(AnyTensor),
 }
@@ -172,7 +180,23 @@ impl WeightFile {
             }
         };
         let config = ModelConfig::beside(&location.path, file.metadata())?;
-        Ok(WeightFile::Tensors { file, config, args: args.clone() })
+        let native = NativeLayers::of(&file, path)?;
+        Ok(WeightFile::Tensors { file, native, config, args: Box::new(args.clone()) })
+    }
+
+    /// Opens a file by its path alone.
+    pub(crate) fn open_path(path: &str) -> Result<Self> {
+        Self::open(&SourceArgs {
+            input: Some(path.to_owned()),
+            from: From::Auto,
+            bits: None,
+            group: None,
+            gptq_v2: false,
+            b: None,
+            scales: None,
+            zp: None,
+            k: None,
+        })
     }
 
     /// What kind of file it is.
@@ -189,8 +213,11 @@ impl WeightFile {
         match self {
             WeightFile::Gguf(file) => file.tensors().iter().map(|t| t.name().to_owned()).collect(),
             WeightFile::One { name, .. } => vec![name.clone()],
-            WeightFile::Tensors { file, .. } => {
+            WeightFile::Tensors { file, native, .. } => {
                 let layer = |name: &'_ str| {
+                    if let Some(own) = native.owner(name) {
+                        return Some(own.to_owned());
+                    }
                     let prefix = PARTS.iter().find_map(|part| name.strip_suffix(part))?;
                     MARKS
                         .iter()
@@ -230,7 +257,13 @@ impl WeightFile {
             WeightFile::One { name: own, .. } => {
                 return Err(Error::argument("--tensor", format!("`{own}`"), name).into());
             }
-            WeightFile::Tensors { file, config, args } => layer(file, &name, config, args)?,
+            WeightFile::Tensors { file, native, config, args } => {
+                let source = args.input.as_deref().unwrap_or_default();
+                match native.get(file, &name, source)? {
+                    Some(own) => Stored::Native(Box::new(own)),
+                    None => layer(file, &name, config, args)?,
+                }
+            }
         };
         Ok((name, stored))
     }
@@ -353,6 +386,7 @@ enum Reader<'a> {
     PackQuantized(PackQuantized<'a>),
     MatMulNBits(MatMulNBits<'a>),
     Gguf(&'a GgufTensor),
+    Native(&'a StoredLayer),
     Float(&'a AnyTensor),
 }
 
@@ -394,6 +428,7 @@ impl Stored {
                 Reader::MatMulNBits(MatMulNBits::read(views, *k, *bits)?)
             }
             Stored::Gguf(tensor) => Reader::Gguf(tensor),
+            Stored::Native(layer) => Reader::Native(layer),
             Stored::Float(tensor) => Reader::Float(tensor),
         })
     }
@@ -406,6 +441,7 @@ impl Stored {
             Reader::PackQuantized(x) => x.dequantize()?,
             Reader::MatMulNBits(x) => x.dequantize()?,
             Reader::Gguf(x) => x.dequantize()?,
+            Reader::Native(x) => x.dequantize()?,
             Reader::Float(x) if x.dtype().is_float() => x.to_f32::<2>("--in")?,
             Reader::Float(x) => {
                 return Err(Error::dtype("--in", "a matrix of real numbers", x.dtype()).into());
@@ -421,6 +457,11 @@ impl Stored {
             Reader::PackQuantized(x) => x.to_uniform()?,
             Reader::MatMulNBits(x) => x.to_uniform()?,
             Reader::Gguf(x) if x.kind().block().is_none_or(|(len, _)| len > 1) => x.to_uniform()?,
+            Reader::Native(x) => match (x.weights(), x.column_factors()) {
+                (LayerWeights::Flexq(w), None) => w.uniform().clone(),
+                (LayerWeights::Fireq(w), None) => w.to_uniform()?,
+                _ => return Ok(None),
+            },
             Reader::Gguf(_) | Reader::Float(_) => return Ok(None),
         }))
     }
@@ -438,6 +479,23 @@ impl Stored {
             },
             _ => Err(Error::unsupported("codes", "only floats are copied as they are").into()),
         }
+    }
+
+    /// The weight, packed for products.
+    pub(crate) fn linear(
+        &self,
+        bias: Option<&[f32]>,
+        activations: Activations,
+        mode: LutMode,
+    ) -> Result<QuantLinear> {
+        if let Stored::Native(layer) = self {
+            return Ok(layer.linear(bias, activations, mode)?);
+        }
+        let Some(uniform) = self.to_uniform()? else {
+            let reason = "quantise them first (kc quant convert --to flexq, kc quantize)";
+            return Err(Error::unsupported("weights without codes", reason).into());
+        };
+        Ok(QuantLinear::from_uniform(&uniform, bias, activations)?)
     }
 
     /// What there is to say about it.
@@ -464,6 +522,7 @@ impl Stored {
                 facts("mnb", x.shape(), x.bits(), x.group(), b.bytes().len() + scales.bytes().len() + zeros)
             }
             (Reader::Gguf(x), _) => gguf_facts(x),
+            (Reader::Native(x), _) => native_facts(x)?,
             (_, Stored::Float(x)) => Facts {
                 format: x.dtype().name().to_owned(),
                 shape: x.shape().to_vec(),
@@ -476,6 +535,23 @@ impl Stored {
             _ => return Err(Error::unsupported("weights", "of a kind without a name").into()),
         })
     }
+}
+
+fn native_facts(layer: &StoredLayer) -> Result<Facts> {
+    let (tensors, _) = layer.to_tensors()?;
+    let (format, bits, group) = match layer.weights() {
+        LayerWeights::Flexq(w) => ("flexq", w.uniform().bits(), w.uniform().group()),
+        LayerWeights::Bcq(w) => ("bcq", w.bits(), w.group()),
+        LayerWeights::Fireq(w) => ("fireq", 4, w.group()),
+    };
+    Ok(Facts {
+        format: format.to_owned(),
+        shape: layer.shape().to_vec(),
+        bits: Some(bits),
+        group: Some(group),
+        activation_order: false,
+        bytes: tensors.iter().map(|(_, tensor)| tensor.bytes().len()).sum(),
+    })
 }
 
 fn gguf_facts(tensor: &GgufTensor) -> Facts {

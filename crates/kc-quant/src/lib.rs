@@ -29,8 +29,6 @@
 pub mod crossquant;
 pub mod fireq;
 pub mod flexq;
-pub mod flexq;
-pub mod formats;
 pub mod formats;
 pub mod fp8;
 pub mod group;
@@ -42,6 +40,7 @@ pub mod metrics;
 pub mod qtensor;
 pub mod round;
 mod rows;
+pub mod stored;
 pub mod uniform;
 pub mod weight_only;
 

@@ -63,14 +63,7 @@ impl UniformGroups {
         let groups = kc_core::shape::checked_len("scales", &[n, k.div_ceil(group)])?;
         check_groups("scales", scales.len(), groups)?;
         check_finite("scales", &scales)?;
-        match &zeros {
-            Zeros::Constant(_) => {}
-            Zeros::PerGroup(zeros) => check_groups("zeros", zeros.len(), groups)?,
-            Zeros::Offset(offsets) => {
-                check_groups("offsets", offsets.len(), groups)?;
-                check_finite("offsets", offsets)?;
-            }
-        }
+        check_zeros(&zeros, groups)?;
         let most = (0xffu16 >> (8 - bits)) as u8;
         if let Some(at) = codes.iter().position(|&c| c > most) {
             let expected = format!("codes of at most {most} for {bits} bits");
@@ -98,6 +91,15 @@ impl UniformGroups {
         let sorted = order.iter().enumerate().all(|(j, &c)| j == c as usize);
         self.order = (!sorted).then_some(order);
         Ok(self)
+    }
+
+    /// The same codes and scales with other zeros.
+    ///
+    /// # Errors
+    /// `Shape` for another number of zeros, `NotFinite` for offsets.
+    pub fn with_zeros(self, zeros: Zeros) -> Result<Self> {
+        check_zeros(&zeros, self.shape[0] * self.groups())?;
+        Ok(Self { zeros, ..self })
     }
 
     /// `[N, K]`.
@@ -201,6 +203,17 @@ impl UniformGroups {
             }
         }
         Ok(out)
+    }
+}
+
+fn check_zeros(zeros: &Zeros, groups: usize) -> Result<()> {
+    match zeros {
+        Zeros::Constant(_) => Ok(()),
+        Zeros::PerGroup(zeros) => check_groups("zeros", zeros.len(), groups),
+        Zeros::Offset(offsets) => {
+            check_groups("offsets", offsets.len(), groups)?;
+            check_finite("offsets", offsets)
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod list;
 mod man;
 mod mnn;
 mod quant;
+mod quantize;
 mod smash;
 
 use anyhow::Result;
@@ -36,6 +37,7 @@ pub(crate) enum Command {
     Mnn(mnn::Args),
     /// Quantised weights and activations
     Quant(quant::Args),
+    Quantize(quantize::Args),
     /// Sparse matrices: products over semirings, masks, statistics, the SMASH cost model
     Smash(smash::Args),
     /// Print the completion script of a shell
@@ -51,6 +53,7 @@ pub(crate) fn run(command: &Command, ctx: &Ctx) -> Result<Answer> {
         Command::Info(args) => info::run(args),
         Command::Mnn(args) => mnn::run(args, ctx),
         Command::Quant(args) => quant::run(args, ctx),
+        Command::Quantize(args) => quantize::run(args, ctx),
         Command::Smash(args) => smash::run(args, ctx),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),

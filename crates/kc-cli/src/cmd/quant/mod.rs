@@ -2,7 +2,9 @@
 
 mod convert;
 mod crossquant;
+mod flexq;
 mod inspect;
+mod matmul;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -21,6 +23,8 @@ pub(crate) struct Args {
 enum System {
     Inspect(inspect::Args),
     Convert(convert::Args),
+    Matmul(matmul::Args),
+    Flexq(flexq::Args),
     /// Activations whose step blends token and channel maxima, and the quantisation-kernel report
     Crossquant(crossquant::Args),
 }
@@ -29,6 +33,8 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
     match &args.system {
         System::Inspect(args) => inspect::run(args),
         System::Convert(args) => convert::run(args, ctx),
+        System::Matmul(args) => matmul::run(args),
+        System::Flexq(args) => flexq::run(args),
         System::Crossquant(args) => crossquant::run(args, ctx),
     }
 }
