@@ -6,12 +6,12 @@ use rayon::prelude::*;
 use super::bcq::BcqMatrix;
 use super::pack::{CODE_ROWS, Codes, Layout, OCTET, Planes, ROWS};
 use super::table::{Entries, Narrow, Wide, fill8};
-use super::{dense, portable};
 #[cfg(target_arch = "x86_64")]
 use super::x86;
+use super::{dense, portable};
 
 /// From so many tokens on, weights are reconstructed for a dense product.
-const CROSSOVER: usize = 8;
+const CROSSOVER: usize = 65;
 
 /// Products with fewer weights times tokens stay on the calling thread.
 const SERIAL: usize = 1 << 17;

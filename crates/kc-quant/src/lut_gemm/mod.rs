@@ -145,7 +145,14 @@ mod fallback {
         table::build::<E>(x, out)
     }
 
-    pub(super) fn reconstruct(_: Isa, block: &Block, bits: usize, first: u32, width: usize, panel: &mut [f32]) {
+    pub(super) fn reconstruct(
+        _: Isa,
+        block: &Block,
+        bits: usize,
+        first: u32,
+        width: usize,
+        panel: &mut [f32],
+    ) {
         portable::reconstruct(block, bits, first, width, panel);
     }
 }

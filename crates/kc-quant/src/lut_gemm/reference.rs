@@ -31,7 +31,11 @@ pub fn product(x: TensorView<'_, f32, 2>, w: &BcqMatrix, bias: Option<&[f32]>) -
 }
 
 /// What bounds of errors are relative to: `sum_k |x_k| (sum_b |alpha_b| + |offset|) + |bias|`.
-pub fn product_terms(x: TensorView<'_, f32, 2>, w: &BcqMatrix, bias: Option<&[f32]>) -> Result<Tensor<f64, 2>> {
+pub fn product_terms(
+    x: TensorView<'_, f32, 2>,
+    w: &BcqMatrix,
+    bias: Option<&[f32]>,
+) -> Result<Tensor<f64, 2>> {
     Tensor::from_fn([x.rows(), w.shape()[0]], |[m, n]| {
         let mut sum = bias.map_or(0.0, |bias| f64::from(bias[n].abs()));
         for j in 0..x.cols() {

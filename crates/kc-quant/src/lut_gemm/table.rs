@@ -161,7 +161,10 @@ mod tests {
             let exact: f32 = (0..8).map(|t| if signs >> t & 1 == 1 { x[t] } else { -x[t] }).sum();
             let sum = E::sum(&tables, signs) - 2 * E::BIAS;
             assert!(sum.abs() <= 2 * E::MOST as i32);
-            assert!((scale * sum as f32 - exact).abs() <= 1.001 * scale + 1e-6 * exact.abs(), "{x:?} {signs}");
+            assert!(
+                (scale * sum as f32 - exact).abs() <= 1.001 * scale + 1e-6 * exact.abs(),
+                "{x:?} {signs}"
+            );
         }
     }
 

@@ -183,7 +183,8 @@ impl Segments for Narrow {
             let mut bytes = [zero; 2];
             for r in 0..2 {
                 let (low, high) = nibbles(signs, 32 * r);
-                bytes[r] = _mm256_add_epi8(_mm256_shuffle_epi8(first, low), _mm256_shuffle_epi8(second, high));
+                bytes[r] =
+                    _mm256_add_epi8(_mm256_shuffle_epi8(first, low), _mm256_shuffle_epi8(second, high));
             }
             add_split(bytes, &mut sum, &mut odd);
         }

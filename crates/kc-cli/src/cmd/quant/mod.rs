@@ -1,6 +1,8 @@
 //! `kc quant`: the systems of quantised products, one verb each.
 
+mod bcq;
 mod crossquant;
+mod lut;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -17,12 +19,18 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum System {
+    /// Weights of 1 to 8 bits as sums of scaled sign matrices
+    Bcq(bcq::Args),
     /// Activations whose step blends token and channel maxima, and the quantisation-kernel report
     Crossquant(crossquant::Args),
+    /// Products with such weights by look-up of tabulated sums
+    Lut(lut::Args),
 }
 
 pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
     match &args.system {
+        System::Bcq(args) => bcq::run(args),
         System::Crossquant(args) => crossquant::run(args, ctx),
+        System::Lut(args) => lut::run(args),
     }
 }

@@ -96,7 +96,11 @@ impl BcqMatrix {
         let unused = if k.is_multiple_of(8) { 0 } else { 0xffu8 << (k % 8) };
         if let Some(at) = planes.iter().skip(row - 1).step_by(row).position(|byte| byte & unused != 0) {
             let expected = format!("no bit behind column {k}");
-            return Err(Error::argument("bits", expected, format!("one in row {} of plane {}", at % n, at / n)));
+            return Err(Error::argument(
+                "bits",
+                expected,
+                format!("one in row {} of plane {}", at % n, at / n),
+            ));
         }
         let scale_dtype = ScaleDtype::F32;
         Ok(Self { shape, bits, group, planes, scales, offsets, scale_dtype, order: None })
@@ -188,8 +192,7 @@ impl BcqMatrix {
             for (to, from) in scales.iter_mut().zip(self.group_scales(n, g)) {
                 *to = f64::from(*from);
             }
-            let levels =
-                solve::levels(&scales[..usize::from(self.bits)], f64::from(self.offset(n, g)));
+            let levels = solve::levels(&scales[..usize::from(self.bits)], f64::from(self.offset(n, g)));
             let end = self.shape[1].min((g + 1) * self.group);
             for j in g * self.group..end {
                 let column = self.order.as_ref().map_or(j, |order| order[j] as usize);

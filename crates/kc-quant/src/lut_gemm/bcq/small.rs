@@ -129,7 +129,8 @@ mod tests {
         let x = solve(&a, &b, 3);
         assert!((x[0] - 1.0).abs() < 1e-12 && (x[1] - 1.0).abs() < 1e-12 && x[2].abs() < 1e-12);
         // Opposite columns: the shortest solution has opposite halves.
-        let x = solve(&matrix(&[&[1.0, -1.0], &[-1.0, 1.0]]), &[1.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], 2);
+        let x =
+            solve(&matrix(&[&[1.0, -1.0], &[-1.0, 1.0]]), &[1.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], 2);
         assert!((x[0] - 0.5).abs() < 1e-12 && (x[1] + 0.5).abs() < 1e-12);
     }
 }

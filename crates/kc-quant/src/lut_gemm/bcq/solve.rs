@@ -329,8 +329,7 @@ impl Sorted {
         for (code, slot) in out.codes[..used].iter_mut().enumerate() {
             *slot = code as u8;
         }
-        out.codes[..used]
-            .sort_by(|&a, &b| by_code[usize::from(a)].total_cmp(&by_code[usize::from(b)]));
+        out.codes[..used].sort_by(|&a, &b| by_code[usize::from(a)].total_cmp(&by_code[usize::from(b)]));
         for i in 0..used {
             out.levels[i] = by_code[usize::from(out.codes[i])];
         }

@@ -40,9 +40,8 @@ fn solved_cases_have_the_error_of_the_fixtures() {
         let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * b.abs().max(1e-6);
         let q = usize::from(fit.matrix.bits());
         let groups = fit.matrix.scales().chunks(q).zip(alpha.as_slice().chunks(q));
-        let (same, all) = groups.fold((0, 0), |(same, all), (a, b)| {
-            (same + usize::from(a.iter().zip(b).all(near)), all + 1)
-        });
+        let (same, all) = groups
+            .fold((0, 0), |(same, all), (a, b)| (same + usize::from(a.iter().zip(b).all(near)), all + 1));
         let bits: Tensor<u8, 3> = array(id, "bits");
         let different: u32 =
             fit.matrix.planes().iter().zip(bits.as_slice()).map(|(a, b)| (a ^ b).count_ones()).sum();

@@ -18,8 +18,7 @@ pub(super) fn kernels() -> impl Iterator<Item = KernelChoice> {
 fn matrix(shape: [usize; 2], bits: u8, group: usize, plain: bool, seed: u64) -> BcqMatrix {
     let [n, k] = shape;
     let (q, row, groups) = (usize::from(bits), k.div_ceil(8), k.div_ceil(group.min(k)));
-    let mut planes: Vec<u8> =
-        uniforms(q * n * row, 0.0, 256.0, seed).into_iter().map(|x| x as u8).collect();
+    let mut planes: Vec<u8> = uniforms(q * n * row, 0.0, 256.0, seed).into_iter().map(|x| x as u8).collect();
     if !k.is_multiple_of(8) {
         planes.iter_mut().skip(row - 1).step_by(row).for_each(|byte| *byte &= 0xff >> (8 - k % 8));
     }
