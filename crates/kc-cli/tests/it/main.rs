@@ -3,6 +3,7 @@
 mod crossquant;
 mod frame;
 mod help;
+mod lut_gemm;
 mod mnn;
 mod smash;
 mod support;

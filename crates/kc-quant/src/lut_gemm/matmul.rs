@@ -11,7 +11,7 @@ use super::x86;
 use super::{dense, portable};
 
 /// From so many tokens on, weights are reconstructed for a dense product.
-const CROSSOVER: usize = 8;
+const CROSSOVER: usize = 65;
 
 /// Products with fewer weights times tokens stay on the calling thread.
 const SERIAL: usize = 1 << 17;

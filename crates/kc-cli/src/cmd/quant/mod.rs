@@ -5,6 +5,9 @@ mod crossquant;
 mod flexq;
 mod inspect;
 mod matmul;
+mod bcq;
+mod crossquant;
+mod lut;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -25,8 +28,12 @@ enum System {
     Convert(convert::Args),
     Matmul(matmul::Args),
     Flexq(flexq::Args),
+    /// Weights of 1 to 8 bits as sums of scaled sign matrices
+    Bcq(bcq::Args),
     /// Activations whose step blends token and channel maxima, and the quantisation-kernel report
     Crossquant(crossquant::Args),
+    /// Products with such weights by look-up of tabulated sums
+    Lut(lut::Args),
 }
 
 pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
@@ -35,6 +42,8 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
         System::Convert(args) => convert::run(args, ctx),
         System::Matmul(args) => matmul::run(args),
         System::Flexq(args) => flexq::run(args),
+        System::Bcq(args) => bcq::run(args),
         System::Crossquant(args) => crossquant::run(args, ctx),
+        System::Lut(args) => lut::run(args),
     }
 }

@@ -57,7 +57,9 @@ fn hostile_files_are_refused() {
         ("group", "0"),
         ("group", "11"),
         ("group", "-8"),
-        ("shape", "[3, 21]"),
+        ("shape", "[3, 25]"),
+        // Bits behind column 17.
+        ("shape", "[3, 17]"),
         ("shape", "[4, 20]"),
         ("shape", "[0, 20]"),
         ("shape", "[3]"),
