@@ -184,11 +184,11 @@ impl Default for VoConfig {
     }
 }
 
-/// Scales value `[KVH hd, D]` and output `[D', H hd]` projections; with a bias of `v`, scale it by the same factors.
-/// Returns both and the factor of each row of `v`.
+/// Scales value `[KVH hd, D]` and output `[D', H hd]` projections. Returns both and what each row of `v` was divided by;
+/// a bias of `v` must be too.
 ///
-/// The factor of a row `(kv, d)` of `v` is the mean over the query heads `h` that read `kv` of the factors of the
-/// columns `(h, d)` of `o`.
+/// First `v_mul` goes from `o` to `v`. Then a row `(kv, d)` of `v` is divided by the mean over the query heads `h` that
+/// read `kv` of the factors of the columns `(h, d)` of `o`, which are multiplied with it.
 ///
 /// # Errors
 /// `Argument` unless `kv_heads` divides `heads`, for a negative constant, or a `v_mul` that is not positive; `Shape`
@@ -213,15 +213,17 @@ pub fn scale_vo(
     if !(config.v_mul.is_finite() && config.v_mul > 0.0) {
         return Err(Error::argument("v_mul", "a positive number", config.v_mul));
     }
-    let columns = factors(&[o], config.kind, config.o);
+    let o = Tensor::from_fn(o.shape(), |[n, c]| o.at([n, c]) / config.v_mul)?;
+    let columns = factors(&[o.view()], config.kind, config.o);
     let mean = |row: usize| {
         let (kv, d) = (row / hd, row % hd);
         let sum: f64 = (kv * group..(kv + 1) * group).map(|h| columns[h * hd + d]).sum();
         sum / group as f64
     };
     let of_v: Vec<f64> = (0..rows).map(|row| mean(row) / config.v_mul).collect();
-    let of_o: Vec<f64> = (0..heads.heads * hd).map(|c| of_v[c / hd / group * hd + c % hd]).collect();
-    let (v, o) = (scaled(v, &of_v, &vec![1.0; v.cols()])?, scaled(o, &vec![1.0; o.rows()], &of_o)?);
+    let of_o: Vec<f64> = (0..heads.heads * hd).map(|c| mean(c / hd / group * hd + c % hd)).collect();
+    let v = scaled(v, &of_v, &vec![1.0; v.cols()])?;
+    let o = scaled(o.view(), &vec![1.0; o.shape()[0]], &of_o)?;
     Ok((v, o, of_v))
 }
 
