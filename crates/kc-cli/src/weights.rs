@@ -9,8 +9,8 @@ use kc_io::safetensors::SafeTensorsFile;
 use kc_io::{Format, Location};
 use kc_quant::UniformGroups;
 use kc_quant::formats::{
-    AwqTensor, AwqViews, GgufFile, GgufTensor, GgufType, GptqConfig, GptqTensor, GptqVersion, GptqViews, MatMulNBits,
-    MatMulNBitsViews, PackQuantized, PackQuantizedViews, ScaleView, ZeroPoints,
+    AwqTensor, AwqViews, GgufFile, GgufTensor, GgufType, GptqConfig, GptqTensor, GptqVersion, GptqViews,
+    MatMulNBits, MatMulNBitsViews, PackQuantized, PackQuantizedViews, ScaleView, ZeroPoints,
 };
 
 use crate::input;
@@ -82,8 +82,18 @@ pub(crate) enum WeightFile {
 pub(crate) enum Stored {
     Gptq(Words, GptqConfig),
     Awq(Words),
-    PackQuantized { arrays: Packed, bits: Option<u8>, group: Option<usize> },
-    MatMulNBits { b: AnyTensor, scales: AnyTensor, zero_points: Option<AnyTensor>, k: usize, bits: u8 },
+    PackQuantized {
+        arrays: Packed,
+        bits: Option<u8>,
+        group: Option<usize>,
+    },
+    MatMulNBits {
+        b: AnyTensor,
+        scales: AnyTensor,
+        zero_points: Option<AnyTensor>,
+        k: usize,
+        bits: u8,
+    },
     Gguf(GgufTensor),
     /// Numbers, not codes.
     Float(AnyTensor),
@@ -155,7 +165,10 @@ impl WeightFile {
             (Format::SafeTensorsIndex, None) => SafeTensorsFile::open_index(&location.path)?,
             _ => {
                 let weight = Box::new(Stored::Float(input::any("--in", path)?));
-                return Ok(WeightFile::One { name: location.tensor.unwrap_or_else(|| "weight".into()), weight });
+                return Ok(WeightFile::One {
+                    name: location.tensor.unwrap_or_else(|| "weight".into()),
+                    weight,
+                });
             }
         };
         let config = ModelConfig::beside(&location.path, file.metadata())?;
@@ -179,7 +192,10 @@ impl WeightFile {
             WeightFile::Tensors { file, .. } => {
                 let layer = |name: &'_ str| {
                     let prefix = PARTS.iter().find_map(|part| name.strip_suffix(part))?;
-                    MARKS.iter().any(|mark| file.contains(&format!("{prefix}{mark}"))).then(|| prefix.to_owned())
+                    MARKS
+                        .iter()
+                        .any(|mark| file.contains(&format!("{prefix}{mark}")))
+                        .then(|| prefix.to_owned())
                 };
                 let mut names: Vec<String> = Vec::new();
                 let mut seen = std::collections::HashSet::new();
@@ -226,7 +242,8 @@ fn is_gguf(path: &Path) -> Result<bool> {
         return Ok(true);
     }
     let mut magic = [0; 4];
-    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut magic));
+    let read =
+        std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut magic));
     Ok(read.is_ok() && magic == *b"GGUF")
 }
 

@@ -23,8 +23,8 @@
 //! ```
 
 pub mod crossquant;
-pub mod formats;
 pub mod flexq;
+pub mod formats;
 pub mod group;
 pub mod int;
 mod interleaved;

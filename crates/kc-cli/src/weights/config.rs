@@ -21,7 +21,10 @@ impl ModelConfig {
     /// The settings in a file's own metadata, or else in `quantize_config.json` or `config.json` in its folder.
     pub(crate) fn beside(file: &Path, metadata: &BTreeMap<String, String>) -> Result<Self> {
         if let Some(text) = metadata.get(KEY) {
-            return Ok(Self::of(&kc_io::json::parse(text.as_bytes(), &format!("{}: {KEY}", file.display()))?));
+            return Ok(Self::of(&kc_io::json::parse(
+                text.as_bytes(),
+                &format!("{}: {KEY}", file.display()),
+            )?));
         }
         for name in ["quantize_config.json", "quant_config.json", "config.json"] {
             let path = file.with_file_name(name);
@@ -43,7 +46,9 @@ impl ModelConfig {
         // compressed-tensors has groups of layers; with several, the shapes must tell which is which.
         let groups = settings.get("config_groups").and_then(Value::as_object);
         let weights = match groups {
-            Some(groups) if groups.len() == 1 => groups.values().next().and_then(|group| group.get("weights")),
+            Some(groups) if groups.len() == 1 => {
+                groups.values().next().and_then(|group| group.get("weights"))
+            }
             Some(_) => None,
             None => Some(settings),
         };
@@ -70,7 +75,10 @@ mod tests {
     fn settings_of_each_program_are_understood() {
         let of = |bits, group, gptq_v2| ModelConfig { bits, group, gptq_v2 };
         for (settings, want) in [
-            (json!({"bits": 3, "group_size": 64, "checkpoint_format": "gptq_v2"}), of(Some(3), Some(64), true)),
+            (
+                json!({"bits": 3, "group_size": 64, "checkpoint_format": "gptq_v2"}),
+                of(Some(3), Some(64), true),
+            ),
             (json!({"bits": 4, "group_size": -1, "desc_act": true}), of(Some(4), None, false)),
             (json!({"w_bit": 4, "q_group_size": 128, "version": "GEMM"}), of(Some(4), Some(128), false)),
             (

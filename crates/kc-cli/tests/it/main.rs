@@ -4,5 +4,6 @@ mod crossquant;
 mod frame;
 mod help;
 mod mnn;
+mod quant_formats;
 mod smash;
 mod support;

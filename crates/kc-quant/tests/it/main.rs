@@ -6,5 +6,5 @@ use kc_testing::alloc::Counting;
 static ALLOCATOR: Counting = Counting;
 
 mod crossquant;
-mod formats;
 mod flexq;
+mod formats;

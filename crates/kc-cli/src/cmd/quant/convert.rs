@@ -7,7 +7,9 @@ use std::str::FromStr;
 use anyhow::Result;
 use kc_core::{AnyTensor, Bytes, Error, Tensor};
 use kc_quant::flexq::{QuantMatrix, QuantSpec};
-use kc_quant::formats::{AwqTensor, GgufTensor, GgufType, GptqTensor, GptqVersion, MatMulNBits, PackQuantized, gguf};
+use kc_quant::formats::{
+    AwqTensor, GgufTensor, GgufType, GptqTensor, GptqVersion, MatMulNBits, PackQuantized, gguf,
+};
 use kc_quant::metrics::relative_error;
 use kc_quant::{Group, ScaleDtype, UniformGroups};
 use serde_json::{Value, json};
@@ -19,11 +21,13 @@ use crate::weights::{CONFIG_KEY, SourceArgs, Stored, WeightFile};
 /// Convert weights between formats. Codes stay as they are where the target can hold them; else, and for numbers that
 /// have no codes yet, they are requantised and the error is reported.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  kc quant convert --in m.gguf --tensor blk.0.attn_q.weight --to npy --out w.npy\n  \
+#[command(
+    after_help = "Examples:\n  kc quant convert --in m.gguf --tensor blk.0.attn_q.weight --to npy --out w.npy\n  \
                   kc quant convert --in gptq.safetensors --tensor model.layers.0.mlp.up_proj --to flexq --out q.safetensors\n  \
                   kc quant convert --in w.npy --to gguf:Q6_K --out w.gguf\n  \
                   kc quant convert --b b.npy --scales s.npy --zp z.npy --k 4096 --to gptq_v2 --out q.safetensors\n  \
-                  kc quant convert --in awq.safetensors --all --to ct --out ct.safetensors")]
+                  kc quant convert --in awq.safetensors --all --to ct --out ct.safetensors"
+)]
 pub(crate) struct Args {
     #[command(flatten)]
     source: SourceArgs,
@@ -133,7 +137,10 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
         let (piece, report) = converted(&name, stored, args)?;
         if report["method"] == "requantize" {
             let (reason, error) = (&report["reason"], &report["rel_error"]);
-            ctx.warn(format_args!("{name}: requantize, relative error {error} ({})", reason.as_str().unwrap_or("")));
+            ctx.warn(format_args!(
+                "{name}: requantize, relative error {error} ({})",
+                reason.as_str().unwrap_or("")
+            ));
         }
         pieces.push((name, piece));
         reports.push(report);
@@ -180,7 +187,8 @@ fn check_out(args: &Args) -> Result<()> {
         Target::Mnb => &["npz", "safetensors"],
         _ => &["safetensors"],
     };
-    let extension = args.out.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let extension =
+        args.out.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
     if known.contains(&extension.as_str()) {
         return Ok(());
     }
@@ -277,7 +285,11 @@ fn pack(name: &str, weights: &UniformGroups, to: Target) -> kc_core::Result<Piec
             Piece { bits: Some(4), ..piece }
         }
         Target::Ct | Target::Flexq => {
-            let scale_dtype = if to == Target::Flexq { ScaleDtype::F32 } else { narrowest(weights, &[ScaleDtype::F16, ScaleDtype::Bf16]) };
+            let scale_dtype = if to == Target::Flexq {
+                ScaleDtype::F32
+            } else {
+                narrowest(weights, &[ScaleDtype::F16, ScaleDtype::Bf16])
+            };
             let ct = PackQuantized::write(weights, scale_dtype)?;
             let mut arrays = vec![
                 (".weight_packed", ct.weight_packed.into_any()),
@@ -330,11 +342,13 @@ fn store(
         }));
     }
     tensors.extend(copied.iter().cloned());
-    let extension = args.out.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let extension =
+        args.out.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
     match (extension.as_str(), tensors.as_slice()) {
         ("safetensors", _) => kc_io::safetensors::write(&args.out, &tensors, &metadata)?,
         ("npz", _) => {
-            let named: Vec<(&str, AnyTensor)> = tensors.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+            let named: Vec<(&str, AnyTensor)> =
+                tensors.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
             kc_io::npz::write(&args.out, &named)?;
         }
         (_, [(_, only)]) => kc_io::write(&args.out, only)?,
@@ -390,7 +404,9 @@ fn store_gguf(
     let mut tensors: Vec<GgufTensor> = pieces.into_iter().filter_map(|(_, piece)| piece.gguf).collect();
     for (name, tensor) in copied {
         let Some(kind) = GgufType::of_floats(tensor.dtype()) else {
-            return Err(Error::dtype(name.clone(), "float16, bfloat16 or float32 for GGUF", tensor.dtype()).into());
+            return Err(
+                Error::dtype(name.clone(), "float16, bfloat16 or float32 for GGUF", tensor.dtype()).into()
+            );
         };
         let data = Bytes::from_owner(tensor.bytes().to_vec());
         tensors.push(GgufTensor::new(name, tensor.shape(), kind, data)?);

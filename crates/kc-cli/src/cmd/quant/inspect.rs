@@ -8,8 +8,10 @@ use crate::weights::{Facts, SourceArgs, WeightFile};
 
 /// List the tensors of a file: format, bits, group, shape, bits per weight.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  kc quant inspect --in model.gguf\n  kc quant inspect --in model.safetensors --json\n  \
-                  kc quant inspect --b b.npy --scales s.npy --zp z.npy --k 4096")]
+#[command(
+    after_help = "Examples:\n  kc quant inspect --in model.gguf\n  kc quant inspect --in model.safetensors --json\n  \
+                  kc quant inspect --b b.npy --scales s.npy --zp z.npy --k 4096"
+)]
 pub(crate) struct Args {
     #[command(flatten)]
     source: SourceArgs,
@@ -31,13 +33,20 @@ pub(crate) fn describe(name: &str, facts: &Facts) -> Value {
 pub(crate) fn run(args: &Args) -> Result<Answer> {
     let file = WeightFile::open(&args.source)?;
     let mut tensors = Vec::new();
-    let mut lines = vec![format!("{:>12}  {:>4}  {:>6}  {:>8}  {:<16}  name", "format", "bits", "group", "bits/w", "shape")];
+    let mut lines = vec![format!(
+        "{:>12}  {:>4}  {:>6}  {:>8}  {:<16}  name",
+        "format", "bits", "group", "bits/w", "shape"
+    )];
     let dash = |x: Option<String>| x.unwrap_or_else(|| "-".to_owned());
     for name in file.names() {
         // A layer that cannot be read says why, and hides none of the others.
         match file.get(Some(&name)).and_then(|(_, weight)| weight.facts()) {
             Ok(facts) => {
-                let group = if facts.activation_order { Some("order".to_owned()) } else { facts.group.map(|g| g.to_string()) };
+                let group = if facts.activation_order {
+                    Some("order".to_owned())
+                } else {
+                    facts.group.map(|g| g.to_string())
+                };
                 lines.push(format!(
                     "{:>12}  {:>4}  {:>6}  {:>8}  {:<16}  {name}",
                     facts.format,
