@@ -5,5 +5,6 @@ mod frame;
 mod help;
 mod lut_gemm;
 mod mnn;
+mod quant_formats;
 mod smash;
 mod support;

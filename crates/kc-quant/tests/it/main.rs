@@ -12,3 +12,5 @@ mod formats;
 mod fp8;
 mod lut_gemm;
 mod weight_only;
+mod flexq;
+mod formats;

@@ -36,6 +36,7 @@
 mod blocks;
 mod header;
 pub mod quantize;
+mod search;
 mod types;
 mod write;
 

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::super::cannot_hold;
 use super::super::scales::exact_halves;
-use super::GgufType;
+use super::{GgufType, search};
 use crate::UniformGroups;
 use crate::rows::Rows;
 
@@ -24,6 +24,8 @@ pub fn quantize(w: TensorView<'_, f32, 2>, kind: GgufType) -> Result<Vec<u8>> {
         GgufType::F16 => |x, out| out.copy_from_slice(&f16::from_f32(x[0]).to_le_bytes()),
         GgufType::Q4_0 => q4_0,
         GgufType::Q8_0 => q8_0,
+        GgufType::Q4_K => search::q4_k,
+        GgufType::Q6_K => search::q6_k,
         other => {
             return Err(Error::unsupported(
                 format!("quantising to {}", other.name()),

@@ -204,6 +204,20 @@ fn quantisers_that_are_defined_give_the_bytes_of_ggml() {
 }
 
 #[test]
+fn searched_blocks_are_as_good_as_those_of_ggml() {
+    let w: Tensor<f32, 2> = fixture("gguf_w");
+    for kind in [GgufType::Q4_K, GgufType::Q6_K] {
+        let theirs: Tensor<f32, 2> = fixture(&format!("gguf_{}_deq", kind.name().to_lowercase()));
+        let ours = GgufTensor::quantize("w", w.view(), kind).unwrap().dequantize().unwrap();
+        let error = |x: &Tensor<f32, 2>| kc_testing::relative_error(x.as_slice(), w.as_slice());
+        let (ours, theirs) = (error(&ours), error(&theirs));
+        println!("{}: {ours:.6} of ours, {theirs:.6} of ggml", kind.name());
+        // Not smaller than what the width allows either: the numbers were really rounded.
+        assert!(ours <= 1.02 * theirs && ours > 0.8 * theirs, "{kind:?}: {ours}, not {theirs}");
+    }
+}
+
+#[test]
 fn arrays_of_files_are_typed() {
     let tensor = AnyTensor::from(Tensor::<i32, 2>::zeros([1, 1]).unwrap());
     assert!(ScaleView::of(&tensor, "scales").is_err());
