@@ -1,10 +1,12 @@
 //! Runs the program `kc` on real files.
 
 mod crossquant;
+mod flexq;
 mod frame;
 mod help;
 mod lut_gemm;
 mod mnn;
 mod quant_formats;
+mod quantize;
 mod smash;
 mod support;

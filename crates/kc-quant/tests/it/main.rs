@@ -12,5 +12,3 @@ mod formats;
 mod fp8;
 mod lut_gemm;
 mod weight_only;
-mod flexq;
-mod formats;

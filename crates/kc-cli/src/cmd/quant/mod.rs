@@ -1,13 +1,12 @@
 //! `kc quant`: the systems of quantised products, one verb each.
 
+mod bcq;
 mod convert;
 mod crossquant;
 mod flexq;
 mod inspect;
-mod matmul;
-mod bcq;
-mod crossquant;
 mod lut;
+mod matmul;
 
 use anyhow::Result;
 use clap::Subcommand;
