@@ -115,7 +115,7 @@ fn slices_of_real_layers_have_the_errors_of_the_fixtures() {
                 let fixture = slices[name]["rel_err"][&key].as_f64().unwrap();
                 let ratio = error(&q) / fixture;
                 println!("{name} {key}: {ratio}");
-                assert!(ratio < 1.0 + 1e-5 && ratio > 1.0 - tolerance, "{name} {key}: {ratio}");
+                assert!((ratio - 1.0).abs() < tolerance, "{name} {key}: {ratio}");
             }
         }
     }
