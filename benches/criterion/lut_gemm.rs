@@ -23,7 +23,9 @@ fn products(c: &mut Criterion) {
             for mode in [LutMode::F32, LutMode::I16, LutMode::I8] {
                 let Ok(layer) = LutLinear::new(&matrix, None, mode, kernel) else { continue };
                 for tokens in [1, 4] {
-                    let (Ok(x), Ok(mut y)) = (normals([tokens, k], 1), Tensor::zeros([tokens, k])) else { continue };
+                    let (Ok(x), Ok(mut y)) = (normals([tokens, k], 1), Tensor::zeros([tokens, k])) else {
+                        continue;
+                    };
                     group.throughput(Throughput::Bytes(layer.bytes() as u64));
                     let name = format!("{bits} bits/{}/{tokens} tokens", mode.name());
                     let mut scratch = LutScratch::new();
