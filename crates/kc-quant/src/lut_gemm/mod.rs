@@ -74,7 +74,7 @@ mod table;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use bcq::{BcqFit, BcqMatrix, ReferenceArrays, RtnSpec, rtn};
+pub use bcq::{BcqFit, BcqMatrix, FileParts, ReferenceArrays, RtnSpec, rtn};
 pub use matmul::{KernelChoice, LutLinear, LutMode, LutScratch};
 pub use table::table8;
 

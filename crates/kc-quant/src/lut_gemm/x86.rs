@@ -92,7 +92,7 @@ fn panel<E: Segments>(
     let (mut signs, mut tables) = (planes.panel(p), tables);
     let mut scales = planes.scales(p).as_chunks::<ROWS>().0.iter();
     let mut y = [_mm256_setzero_ps(); 8];
-    for g in 0..layout.groups() {
+    for (g, &scale) in table_scales.iter().enumerate() {
         let octets = layout.group_octets(g);
         let (group_tables, next_tables) = tables.split_at(octets * E::BYTES);
         for _ in 0..planes.bits {
@@ -103,7 +103,7 @@ fn panel<E: Segments>(
                 // SAFETY: this function is compiled for AVX2 as well.
                 let integers = unsafe { E::segment(signs, tables) };
                 let bias = _mm256_set1_epi32(2 * E::BIAS * (signs.len() / ROWS) as i32);
-                let table_scale = _mm256_set1_ps(table_scales[g]);
+                let table_scale = _mm256_set1_ps(scale);
                 for v in 0..8 {
                     let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(integers[v], bias));
                     let scale = _mm256_mul_ps(load(scales, 8 * v), table_scale);
@@ -116,13 +116,13 @@ fn panel<E: Segments>(
     }
     if let Some(offsets) = planes.offsets(p) {
         for (offsets, &sum) in offsets.as_chunks::<ROWS>().0.iter().zip(sums) {
-            for v in 0..8 {
-                y[v] = _mm256_fmadd_ps(load(offsets, 8 * v), _mm256_set1_ps(sum), y[v]);
+            for (v, y) in y.iter_mut().enumerate() {
+                *y = _mm256_fmadd_ps(load(offsets, 8 * v), _mm256_set1_ps(sum), *y);
             }
         }
     }
-    for v in 0..8 {
-        store(out, 8 * v, y[v]);
+    for (v, &y) in y.iter().enumerate() {
+        store(out, 8 * v, y);
     }
 }
 
@@ -181,10 +181,9 @@ impl Segments for Narrow {
         for (signs, tables) in octets {
             let (first, second) = (broadcast(tables, 0), broadcast(tables, 16));
             let mut bytes = [zero; 2];
-            for r in 0..2 {
+            for (r, bytes) in bytes.iter_mut().enumerate() {
                 let (low, high) = nibbles(signs, 32 * r);
-                bytes[r] =
-                    _mm256_add_epi8(_mm256_shuffle_epi8(first, low), _mm256_shuffle_epi8(second, high));
+                *bytes = _mm256_add_epi8(_mm256_shuffle_epi8(first, low), _mm256_shuffle_epi8(second, high));
             }
             add_split(bytes, &mut sum, &mut odd);
         }
@@ -375,10 +374,10 @@ fn code_tile<const B: i32, const R: usize, const M: usize>(
                         _mm256_permutevar_ps(levels[r], word[r])
                     };
                     word[r] = _mm256_srli_epi32::<B>(word[r]);
-                    for m in 0..M {
+                    for (m, sum) in sums[r].iter_mut().enumerate() {
                         // SAFETY: octets of all groups end at `stride`, and `x` has M times that.
                         let x = unsafe { _mm256_loadu_ps(x.as_ptr().add(m * stride + column)) };
-                        sums[r][m] = _mm256_fmadd_ps(w, x, sums[r][m]);
+                        *sum = _mm256_fmadd_ps(w, x, *sum);
                     }
                 }
                 column += OCTET;

@@ -8,6 +8,7 @@ mod uniform;
 
 use kc_core::{Error, Result, Tensor, TensorView, shape};
 
+pub use files::FileParts;
 pub use quantize::BcqFit;
 pub use uniform::{RtnSpec, rtn};
 

@@ -148,7 +148,6 @@ fn integer_tables_are_as_precise_as_stated_and_no_more() {
             relative_error(y.view(), want.view()).unwrap()
         };
         let [f32, i16, i8] = [LutMode::F32, LutMode::I16, LutMode::I8].map(error);
-        println!("{kernel:?}: f32 {f32:e}, i16 {i16:e}, i8 {i8:e}");
         assert!(f32 < 1e-6 && i16 > 1e-5 && i16 < 5e-4 && i8 > 1e-3 && i8 < 3e-2, "{f32} {i16} {i8}");
     }
 }
@@ -208,7 +207,7 @@ fn one_hot_activations_read_single_bits() {
     // A power of two as scale, so that every mode is exact.
     let (n, k) = (67, 131);
     let mut planes = vec![0u8; n * 17];
-    let sign = |row: usize, column: usize| (row * 7 + column * column) % 3 == 0;
+    let sign = |row: usize, column: usize| (row * 7 + column * column).is_multiple_of(3);
     for row in 0..n {
         for column in 0..k {
             planes[row * 17 + column / 8] |= u8::from(sign(row, column)) << (column % 8);
