@@ -34,6 +34,7 @@
 mod core;
 mod crossquant;
 mod gemm;
+mod lut_gemm;
 mod matrix_nuclear_norm;
 mod smash;
 
@@ -66,6 +67,11 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         name: "crossquant",
         title: "CrossQuant: 8-bit activations by token and channel",
         run: crossquant::run,
+    },
+    Experiment {
+        name: "lut_gemm",
+        title: "LUT-GEMM: weights as sums of signs, products by look-up",
+        run: lut_gemm::run,
     },
     Experiment {
         name: "matrix_nuclear_norm",

@@ -15,11 +15,11 @@ pub(super) fn float_tables(x: &[f32], out: &mut [f32]) {
 #[inline(always)]
 fn row(w: &BcqMatrix, n: usize, sums: &[f32], part: impl Fn(usize, &[u8]) -> f32) -> f32 {
     let mut y = 0.0;
-    for g in 0..w.groups() {
+    for (g, &sum) in sums.iter().enumerate() {
         for (b, &scale) in w.group_scales(n, g).iter().enumerate() {
             y += scale * part(g, w.plane_row(b, n));
         }
-        y += w.offset(n, g) * sums[g];
+        y += w.offset(n, g) * sum;
     }
     y
 }
@@ -108,10 +108,9 @@ pub(super) fn reconstruct(block: &Block, bits: usize, first: u32, width: usize, 
         let shift = 31 - (first + t as u32);
         let mut values = block.offsets;
         for b in 0..bits {
-            for l in 0..LINES {
+            for ((value, signs), scale) in values.iter_mut().zip(&block.signs[b]).zip(&block.scales[b]) {
                 // A sign of +1 turns minus the scale around.
-                let turn = block.signs[b][l] << shift & 0x8000_0000;
-                values[l] += f32::from_bits(block.scales[b][l] ^ turn);
+                *value += f32::from_bits(scale ^ (signs << shift & 0x8000_0000));
             }
         }
         let used = line.len().min(LINES);

@@ -156,8 +156,8 @@ fn turn(w: &[f64], h: &[f64], state: &Group, spec: &BcqSpec) -> Group {
     let (mut a, mut b) = (vec![vec![0.0; m]; m], vec![0.0; m]);
     for ((w, h), &code) in w.iter().zip(h).zip(&state.codes) {
         for i in 0..m {
-            for j in 0..m {
-                a[i][j] += h * column(code, i) * column(code, j);
+            for (j, a) in a[i].iter_mut().enumerate() {
+                *a += h * column(code, i) * column(code, j);
             }
             b[i] += h * column(code, i) * (w - fixed);
         }

@@ -114,39 +114,39 @@ impl Entries for Narrow {
     }
 }
 
-/// Adding it rounds a number of a few bits half to even, and leaves the integer in the low bits of the sum.
-const MAGIC: f32 = 12_582_912.0;
-
-/// The tables of a group of whole octets; returns their scale: NaN if sums overflow, 0 for zeros. Inlined into the
-/// functions that [`super::x86`] compiles for wider vectors.
-#[inline(always)]
-pub(super) fn build<E: Entries>(x: &[f32], out: &mut [u8]) -> f32 {
+/// The factor that turns sums of a group into entries, and its inverse, the scale: both 0 for zeros; a scale of NaN if sums
+/// overflow.
+pub(super) fn factor<E: Entries>(x: &[f32]) -> (f32, f32) {
     let mut largest = 0.0f32;
-    let (quads, _) = x.as_chunks::<4>();
-    for x in quads {
+    for x in x.as_chunks::<4>().0 {
         let sum = (x[0].abs() + x[1].abs()) + (x[2].abs() + x[3].abs());
         largest = if sum > largest { sum } else { largest };
     }
-    // The smallest numbers lose digits rather than overflow the inverse; too large ones become NaN in the result.
-    let usable = largest > 0.0 && largest.is_finite();
-    let inverse = if usable { (E::MOST / largest).min(f32::MAX) } else { 0.0 };
-    for (x, out) in quads.iter().zip(out.chunks_exact_mut(E::BYTES / 2)) {
-        let x = if usable { x } else { &[0.0; 4] };
+    if largest == 0.0 {
+        return (0.0, 0.0);
+    }
+    if largest.is_infinite() {
+        return (0.0, f32::NAN);
+    }
+    // The smallest numbers lose digits rather than overflow the factor.
+    let factor = (E::MOST / largest).min(f32::MAX);
+    (factor, 1.0 / factor)
+}
+
+/// The tables of a group of whole octets; returns their scale.
+pub(super) fn build<E: Entries>(x: &[f32], out: &mut [u8]) -> f32 {
+    let (factor, scale) = factor::<E>(x);
+    for (x, out) in x.as_chunks::<4>().0.iter().zip(out.chunks_exact_mut(E::BYTES / 2)) {
         let sums = sums4(x);
         let mut entries = [0u16; 16];
-        for i in 0..16 {
-            let rounded = (sums[i] * inverse + MAGIC).to_bits().wrapping_sub(MAGIC.to_bits());
-            entries[i] = rounded.wrapping_add(E::BIAS as u32) as u16;
+        for (entry, sum) in entries.iter_mut().zip(sums) {
+            // Overflow is NaN here, an entry of 0, and NaN in the scale.
+            let rounded = (sum * factor).round_ties_even() as i32;
+            *entry = (rounded + E::BIAS) as u16;
         }
         E::store(&entries, out);
     }
-    if usable {
-        1.0 / inverse
-    } else if largest == 0.0 {
-        0.0
-    } else {
-        f32::NAN
-    }
+    scale
 }
 
 #[cfg(test)]

@@ -25,14 +25,52 @@ const SEGMENT: usize = 128;
 pub(super) fn build_tables<E: Entries>(isa: Isa, x: &[f32], out: &mut [u8]) -> f32 {
     match isa.level() {
         Level::Portable => table::build::<E>(x, out),
-        // SAFETY: an Isa of this level or above was detected, so the processor has AVX2 and FMA.
-        _ => unsafe { build_avx2::<E>(x, out) },
+        _ => {
+            let (factor, scale) = table::factor::<E>(x);
+            if scale.is_nan() {
+                return table::build::<E>(x, out);
+            }
+            // SAFETY: an Isa of this level or above was detected, so the processor has AVX2 and FMA.
+            unsafe { fill::<E>(x, factor, out) };
+            scale
+        }
     }
 }
 
+/// The tables of a group; products with `factor` fit 13 bits.
 #[target_feature(enable = "avx2,fma")]
-fn build_avx2<E: Entries>(x: &[f32], out: &mut [u8]) -> f32 {
-    table::build::<E>(x, out)
+fn fill<E: Entries>(x: &[f32], factor: f32, out: &mut [u8]) {
+    let factor = _mm256_set1_ps(factor);
+    let (bias, seven_bits) = (_mm256_set1_epi16(E::BIAS as i16), _mm256_set1_epi16(127));
+    for (x, out) in x.as_chunks::<4>().0.iter().zip(out.chunks_exact_mut(E::BYTES / 2)) {
+        // Lanes are the low three bits of the entries; the fourth activation is subtracted in the first eight.
+        let low = _mm256_add_ps(signed(x[0], 0), signed(x[1], 1));
+        let (third, fourth) = (signed(x[2], 2), _mm256_set1_ps(x[3]));
+        let first = _mm256_add_ps(low, _mm256_sub_ps(third, fourth));
+        let second = _mm256_add_ps(low, _mm256_add_ps(third, fourth));
+        let first = _mm256_cvtps_epi32(_mm256_mul_ps(first, factor));
+        let second = _mm256_cvtps_epi32(_mm256_mul_ps(second, factor));
+        let entries = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(first, second));
+        let entries = _mm256_add_epi16(entries, bias);
+        let (low, high) = (_mm256_and_si256(entries, seven_bits), _mm256_srli_epi16::<7>(entries));
+        let bytes = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi16(low, high));
+        if let Some(out) = out.first_chunk_mut::<32>() {
+            // SAFETY: 32 bytes are a whole register.
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes) };
+        } else if let Some(out) = out.first_chunk_mut::<16>() {
+            // SAFETY: 16 bytes are half a register. Narrow entries have no high part.
+            unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_castsi256_si128(bytes)) };
+        }
+    }
+}
+
+/// `x` in the lanes that have bit `i`, minus `x` in the others.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn signed(x: f32, i: usize) -> __m256 {
+    // SAFETY: an entry of MINUS is a whole register.
+    let minus = unsafe { _mm256_loadu_ps(MINUS[i].as_ptr().cast()) };
+    _mm256_xor_ps(_mm256_set1_ps(x), minus)
 }
 
 /// [`portable::reconstruct`] on a level.
@@ -92,7 +130,7 @@ fn panel<E: Segments>(
     let (mut signs, mut tables) = (planes.panel(p), tables);
     let mut scales = planes.scales(p).as_chunks::<ROWS>().0.iter();
     let mut y = [_mm256_setzero_ps(); 8];
-    for g in 0..layout.groups() {
+    for (g, &scale) in table_scales.iter().enumerate() {
         let octets = layout.group_octets(g);
         let (group_tables, next_tables) = tables.split_at(octets * E::BYTES);
         for _ in 0..planes.bits {
@@ -103,7 +141,7 @@ fn panel<E: Segments>(
                 // SAFETY: this function is compiled for AVX2 as well.
                 let integers = unsafe { E::segment(signs, tables) };
                 let bias = _mm256_set1_epi32(2 * E::BIAS * (signs.len() / ROWS) as i32);
-                let table_scale = _mm256_set1_ps(table_scales[g]);
+                let table_scale = _mm256_set1_ps(scale);
                 for v in 0..8 {
                     let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(integers[v], bias));
                     let scale = _mm256_mul_ps(load(scales, 8 * v), table_scale);
@@ -116,13 +154,13 @@ fn panel<E: Segments>(
     }
     if let Some(offsets) = planes.offsets(p) {
         for (offsets, &sum) in offsets.as_chunks::<ROWS>().0.iter().zip(sums) {
-            for v in 0..8 {
-                y[v] = _mm256_fmadd_ps(load(offsets, 8 * v), _mm256_set1_ps(sum), y[v]);
+            for (v, y) in y.iter_mut().enumerate() {
+                *y = _mm256_fmadd_ps(load(offsets, 8 * v), _mm256_set1_ps(sum), *y);
             }
         }
     }
-    for v in 0..8 {
-        store(out, 8 * v, y[v]);
+    for (v, &y) in y.iter().enumerate() {
+        store(out, 8 * v, y);
     }
 }
 
@@ -181,10 +219,9 @@ impl Segments for Narrow {
         for (signs, tables) in octets {
             let (first, second) = (broadcast(tables, 0), broadcast(tables, 16));
             let mut bytes = [zero; 2];
-            for r in 0..2 {
+            for (r, bytes) in bytes.iter_mut().enumerate() {
                 let (low, high) = nibbles(signs, 32 * r);
-                bytes[r] =
-                    _mm256_add_epi8(_mm256_shuffle_epi8(first, low), _mm256_shuffle_epi8(second, high));
+                *bytes = _mm256_add_epi8(_mm256_shuffle_epi8(first, low), _mm256_shuffle_epi8(second, high));
             }
             add_split(bytes, &mut sum, &mut odd);
         }
@@ -350,9 +387,7 @@ fn code_tile<const B: i32, const R: usize, const M: usize>(
             let scales = &scales[(first + r) * (bits + 1)..][..bits + 1];
             levels[r] = _mm256_set1_ps(scales[bits]);
             for i in 0..bits {
-                // SAFETY: an entry of MINUS is a whole register.
-                let minus = unsafe { _mm256_loadu_ps(MINUS[i].as_ptr().cast()) };
-                levels[r] = _mm256_add_ps(levels[r], _mm256_xor_ps(_mm256_set1_ps(scales[i]), minus));
+                levels[r] = _mm256_add_ps(levels[r], signed(scales[i], i));
             }
         }
         let mut octets = layout.group_octets(g);
@@ -375,10 +410,10 @@ fn code_tile<const B: i32, const R: usize, const M: usize>(
                         _mm256_permutevar_ps(levels[r], word[r])
                     };
                     word[r] = _mm256_srli_epi32::<B>(word[r]);
-                    for m in 0..M {
+                    for (m, sum) in sums[r].iter_mut().enumerate() {
                         // SAFETY: octets of all groups end at `stride`, and `x` has M times that.
                         let x = unsafe { _mm256_loadu_ps(x.as_ptr().add(m * stride + column)) };
-                        sums[r][m] = _mm256_fmadd_ps(w, x, sums[r][m]);
+                        *sum = _mm256_fmadd_ps(w, x, *sum);
                     }
                 }
                 column += OCTET;

@@ -11,9 +11,12 @@ use crate::group::ScaleDtype;
 const SYSTEM: &str = "lut_gemm";
 const VERSION: &str = "1";
 
+/// The tensors of a file by name, and its metadata.
+pub type FileParts = (Vec<(String, AnyTensor)>, BTreeMap<String, String>);
+
 impl BcqMatrix {
     /// The tensors and the metadata of a file.
-    pub fn to_tensors(&self) -> Result<(Vec<(String, AnyTensor)>, BTreeMap<String, String>)> {
+    pub fn to_tensors(&self) -> Result<FileParts> {
         let ([n, k], q, groups) = (self.shape, usize::from(self.bits), self.groups());
         let mut tensors = vec![
             ("bits".to_owned(), Tensor::from_slice([q, n, k.div_ceil(8)], &self.planes)?.into_any()),

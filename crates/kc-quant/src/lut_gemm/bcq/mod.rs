@@ -8,6 +8,7 @@ mod uniform;
 
 use kc_core::{Error, Result, Tensor, TensorView, shape};
 
+pub use files::FileParts;
 pub use quantize::BcqFit;
 pub use uniform::{RtnSpec, rtn};
 
@@ -20,12 +21,13 @@ use crate::rows::Rows;
 /// ```
 /// use kc_core::TensorView;
 /// use kc_quant::{BcqMatrix, BcqSpec, Group};
-/// let w = [0.9f32, -1.1, 0.3, -0.3];
+/// let w = [1.0f32, -1.0, 0.5, -0.5];
 /// let spec = BcqSpec { bits: 2, group: Group::Row, ..BcqSpec::default() };
 /// let q = BcqMatrix::quantize(TensorView::from_slice([1, 4], &w)?, &spec, None)?;
-/// // 0.65 +- 0.35: each value is a sum of two signed scales.
-/// assert_eq!(q.dequantize()?.as_slice(), [1.0, -1.0, 0.3, -0.3]);
-/// assert_eq!(q.plane_row(0, 0), [0b0101]);
+/// // Each value is a sum of two signed scales; bit j is the sign of column j.
+/// assert_eq!(q.scales(), [0.75, 0.25]);
+/// assert_eq!((q.plane_row(0, 0), q.plane_row(1, 0)), (&[0b0101u8][..], &[0b1001u8][..]));
+/// assert_eq!(q.dequantize()?.as_slice(), w);
 /// # Ok::<(), kc_core::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]

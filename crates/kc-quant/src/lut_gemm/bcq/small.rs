@@ -19,9 +19,7 @@ fn cholesky(a: &[[f64; MOST]; MOST], b: &[f64; MOST], m: usize) -> Option<[f64; 
     for i in 0..m {
         for j in 0..=i {
             let mut sum = a[i][j];
-            for k in 0..j {
-                sum -= l[i][k] * l[j][k];
-            }
+            sum -= l[i][..j].iter().zip(&l[j]).map(|(x, y)| x * y).sum::<f64>();
             if i == j {
                 if sum <= NEGLIGIBLE {
                     return None;
@@ -88,8 +86,9 @@ fn rotate(a: &mut [[f64; MOST]; MOST], v: &mut [[f64; MOST]; MOST], p: usize, q:
     for row in a.iter_mut().take(m) {
         (row[p], row[q]) = (c * row[p] - s * row[q], s * row[p] + c * row[q]);
     }
-    for k in 0..m {
-        (a[p][k], a[q][k]) = (c * a[p][k] - s * a[q][k], s * a[p][k] + c * a[q][k]);
+    let (x, y) = (a[p], a[q]);
+    for (k, (x, y)) in x.into_iter().zip(y).enumerate().take(m) {
+        (a[p][k], a[q][k]) = (c * x - s * y, s * x + c * y);
     }
     for row in v.iter_mut().take(m) {
         (row[p], row[q]) = (c * row[p] - s * row[q], s * row[p] + c * row[q]);

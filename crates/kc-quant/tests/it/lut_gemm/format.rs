@@ -1,7 +1,5 @@
 //! The format: parts, files, the arrays of the published program.
 
-use std::collections::BTreeMap;
-
 use kc_core::{AnyTensor, Error, Tensor};
 use kc_quant::lut_gemm::*;
 use kc_quant::{Group, ScaleDtype, UniformGroups, Zeros};
@@ -14,9 +12,7 @@ fn solved(shape: [usize; 2], group: usize, scale_dtype: ScaleDtype) -> BcqMatrix
     BcqMatrix::quantize(w.view(), &spec, None).unwrap()
 }
 
-type Parts = (Vec<(String, AnyTensor)>, BTreeMap<String, String>);
-
-fn read((tensors, metadata): &Parts) -> kc_core::Result<BcqMatrix> {
+fn read((tensors, metadata): &FileParts) -> kc_core::Result<BcqMatrix> {
     let get = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone());
     BcqMatrix::from_tensors("q.safetensors", get, metadata)
 }
@@ -41,7 +37,7 @@ fn files_hold_everything() {
 #[test]
 fn hostile_files_are_refused() {
     let good = || solved([3, 20], 8, ScaleDtype::F32).to_tensors().unwrap();
-    let bad = |what: &str, change: &dyn Fn(&mut Parts)| {
+    let bad = |what: &str, change: &dyn Fn(&mut FileParts)| {
         let mut parts = good();
         change(&mut parts);
         let found = read(&parts);
@@ -79,7 +75,7 @@ fn hostile_files_are_refused() {
         bad(name, &|parts| parts.0.retain(|(n, _)| n != name));
     }
     let replace = |name: &'static str, tensor: AnyTensor| {
-        move |parts: &mut Parts| {
+        move |parts: &mut FileParts| {
             parts.0.retain(|(n, _)| n != name);
             parts.0.push((name.into(), tensor.clone()));
         }

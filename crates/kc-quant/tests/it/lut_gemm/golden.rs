@@ -45,7 +45,6 @@ fn solved_cases_have_the_error_of_the_fixtures() {
         let bits: Tensor<u8, 3> = array(id, "bits");
         let different: u32 =
             fit.matrix.planes().iter().zip(bits.as_slice()).map(|(a, b)| (a ^ b).count_ones()).sum();
-        println!("case {id}: ratio {ratio}, {same} of {all} groups, {different} bits differ");
         if case["kind"] != "constant" {
             assert!(same * 10 >= all * 9, "case {id}: {same} of {all} groups have the scales of the fixture");
             assert!((different as usize) < bits.len() * 8 / 50, "case {id}: {different} bits differ");
@@ -122,7 +121,6 @@ fn products_are_those_of_the_fixtures() {
                 let layer = LutLinear::new(&matrix, None, mode, kernel).unwrap();
                 let got = layer.forward(x.view()).unwrap();
                 let error = relative_error(got.view(), y.view()).unwrap();
-                println!("case {id} {mode:?} {kernel:?}: {error:e}");
                 assert!(error <= allowed && error > 1e-7, "case {id}, {mode:?}, {kernel:?}: {error:e}");
             }
         }
