@@ -1,6 +1,7 @@
 //! Runs the program `kc` on real files.
 
 mod crossquant;
+mod fireq;
 mod frame;
 mod help;
 mod mnn;
