@@ -33,6 +33,7 @@
 
 mod core;
 mod crossquant;
+mod fireq;
 mod gemm;
 mod matrix_nuclear_norm;
 mod smash;
@@ -67,6 +68,7 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         title: "CrossQuant: 8-bit activations by token and channel",
         run: crossquant::run,
     },
+    Experiment { name: "fireq", title: "FireQ: INT4 weights, FP8 activations", run: fireq::run },
     Experiment {
         name: "matrix_nuclear_norm",
         title: "Matrix nuclear norm: how compressed are hidden states",
