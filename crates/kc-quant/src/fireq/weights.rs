@@ -311,9 +311,12 @@ pub(super) fn requantize_row(row: &mut [f32]) -> f32 {
 /// `w / s`, half to even, -8 to 7.
 #[inline(always)]
 pub(super) fn code_of(w: f32, s: f32) -> f32 {
-    let q = (w / s).round_ties_even();
+    // Adding 1.5 * 2^23 rounds a small number half to even, on processors without an instruction for it too.
+    const MAGIC: f32 = 12_582_912.0;
+    let q = w / s;
     let q = if q > -8.0 { q } else { -8.0 };
-    if q < 7.0 { q } else { 7.0 }
+    let q = if q < 7.0 { q } else { 7.0 };
+    (q + MAGIC) - MAGIC
 }
 
 fn check_factor(sigma: f32) -> Result<()> {
