@@ -380,8 +380,13 @@ impl KvCache4 {
             }
             let first = g * self.group;
             if first.is_multiple_of(CODES) {
-                for (x, word) in x.chunks(CODES).zip(&mut words[first / CODES..]) {
+                let (whole, tail) = x.as_chunks::<CODES>();
+                let (to, rest) = words[first / CODES..].split_at_mut(whole.len());
+                for (x, word) in whole.iter().zip(to) {
                     *word = word_of(x, scale);
+                }
+                if !tail.is_empty() {
+                    rest[0] |= word_of(tail, scale);
                 }
             } else {
                 for (c, x) in (first..).zip(x) {
@@ -395,7 +400,13 @@ impl KvCache4 {
 /// Up to eight codes, the first in the lowest bits.
 #[inline(always)]
 fn word_of(x: &[f32], scale: f32) -> u32 {
-    x.iter().rev().fold(0, |word, x| word << 4 | code_of(*x, scale) as i32 as u32 & 15)
+    let mut padded = [0.0; CODES];
+    padded[..x.len()].copy_from_slice(x);
+    let mut codes = [0u32; CODES];
+    for l in 0..CODES {
+        codes[l] = (code_of(padded[l], scale) as i32 as u32 & 15) << (4 * l);
+    }
+    codes.iter().fold(0, |word, code| word | code)
 }
 
 /// Channels `first..` of a token: codes times their scale.
