@@ -33,6 +33,7 @@
 
 mod core;
 mod crossquant;
+mod fireq;
 mod gemm;
 mod lut_gemm;
 mod matrix_nuclear_norm;
@@ -68,6 +69,7 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         title: "CrossQuant: 8-bit activations by token and channel",
         run: crossquant::run,
     },
+    Experiment { name: "fireq", title: "FireQ: INT4 weights, FP8 activations", run: fireq::run },
     Experiment {
         name: "lut_gemm",
         title: "LUT-GEMM: weights as sums of signs, products by look-up",

@@ -2,6 +2,7 @@
 
 mod crossquant;
 mod flexq;
+mod fireq;
 mod frame;
 mod help;
 mod lut_gemm;

@@ -15,6 +15,7 @@ use std::ops::Range;
 
 use kc_core::{Error, Isa, Level, Result, Tensor, TensorView, TensorViewMut, math, par};
 use kc_gemm::gemm_into_with;
+use rayon::prelude::*;
 
 use super::activations::{Numbers, token_scale};
 use super::kv::{KvCache4, Side};
@@ -29,7 +30,10 @@ const TILE: usize = 128;
 const PIECE: usize = 16 * TILE;
 
 /// Rows of scores, query times head, that share dequantised keys.
-const ROWS: usize = 32;
+const ROWS: usize = 64;
+
+/// Up to so many rows are, on x86, multiplied with the codes as they are stored.
+const FEW: usize = 8;
 
 /// How the largest score of a row is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -276,10 +280,11 @@ impl Block<'_> {
         for (i, piece) in scores.iter().enumerate() {
             self.raise(&mut largest, i * PIECE, piece);
         }
-        let parts = par::map_chunks(scores.len(), 1, |i| {
-            self.values(i.start * PIECE, scores[i.start].clone(), &largest)
-        });
-        let parts = parts.into_iter().collect::<Result<Vec<Part>>>()?;
+        let parts = scores
+            .into_par_iter()
+            .enumerate()
+            .map(|(i, scores)| self.values(i * PIECE, scores, &largest))
+            .collect::<Result<Vec<Part>>>()?;
         Ok(par::tree_reduce(parts, |mut a, b| {
             a.sums.iter_mut().zip(b.sums).for_each(|(a, b)| *a += b);
             a.values.iter_mut().zip(b.values).for_each(|(a, b)| *a += b);
@@ -315,8 +320,11 @@ impl Block<'_> {
     fn scores(&self, keys: Range<usize>, tile: usize) -> Result<Tensor<f32, 2>> {
         let (hd, tile) = (self.hd(), tile.min(TILE));
         let mut out = Tensor::zeros([self.rows(), keys.len()])?;
-        let mut buffer = vec![0.0; tile * hd];
         let scale = 1.0 / (hd as f64).sqrt();
+        if self.few_scores(keys.clone(), scale as f32, &mut out) {
+            return Ok(out);
+        }
+        let mut buffer = vec![0.0; tile * hd];
         for part in par::chunks(keys.len(), tile) {
             let buffer = &mut buffer[..part.len() * hd];
             let tokens = keys.start + part.start..keys.start + part.end;
@@ -358,6 +366,9 @@ impl Block<'_> {
             }
         }
         let mut values = Tensor::<f32, 2>::zeros([rows, hd])?;
+        if self.few_values(first, &scores, values.as_mut_slice()) {
+            return Ok(Part { sums, values: values.into_vec() });
+        }
         let mut buffer = vec![0.0; TILE.min(keys) * hd];
         for part in par::chunks(keys, TILE) {
             let buffer = &mut buffer[..part.len() * hd];
@@ -368,5 +379,66 @@ impl Block<'_> {
             gemm_into_with(self.isa, 1.0, p, v, 1.0, values.view_mut())?;
         }
         Ok(Part { sums, values: values.into_vec() })
+    }
+
+    /// The cache, if its codes are multiplied as they are stored.
+    #[cfg(target_arch = "x86_64")]
+    fn few(&self) -> Option<&KvCache4> {
+        match self.source {
+            Source::Cache(cache) if self.rows() <= FEW && self.isa.level() > Level::Portable => Some(cache),
+            _ => None,
+        }
+    }
+
+    /// [`scores`](Self::scores) of a few rows; false if this is not the way.
+    #[cfg(target_arch = "x86_64")]
+    fn few_scores(&self, keys: Range<usize>, scale: f32, out: &mut Tensor<f32, 2>) -> bool {
+        let Some(cache) = self.few() else { return false };
+        let (mut scales, mut at) = (Vec::new(), 0);
+        for slots in cache.slots(keys.clone()) {
+            let count = slots.len();
+            let Some(packed) = cache.packed(Side::Key, self.kv_head, slots, &mut scales) else {
+                return false;
+            };
+            let out = &mut out.as_mut_slice()[at..];
+            if count > 0 {
+                super::x86::dots(self.isa, packed, self.q.as_slice(), scale, out, keys.len());
+            }
+            at += count;
+        }
+        true
+    }
+
+    /// The weighted values of a few rows; false if this is not the way.
+    #[cfg(target_arch = "x86_64")]
+    fn few_values(&self, first: usize, weights: &Tensor<f32, 2>, values: &mut [f32]) -> bool {
+        let Some(cache) = self.few() else { return false };
+        let keys = weights.shape()[1];
+        let mut scales = Vec::new();
+        // Tiles stay in the first cache while their words are read column by column.
+        for part in par::chunks(keys, TILE) {
+            let mut at = part.start;
+            for slots in cache.slots(first + part.start..first + part.end) {
+                let count = slots.len();
+                let Some(packed) = cache.packed(Side::Value, self.kv_head, slots, &mut scales) else {
+                    return false;
+                };
+                if count > 0 {
+                    super::x86::combine(self.isa, packed, &weights.as_slice()[at..], keys, values);
+                }
+                at += count;
+            }
+        }
+        true
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn few_scores(&self, _: Range<usize>, _: f32, _: &mut Tensor<f32, 2>) -> bool {
+        false
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn few_values(&self, _: usize, _: &Tensor<f32, 2>, _: &mut [f32]) -> bool {
+        false
     }
 }

@@ -1,5 +1,7 @@
 //! A cache of keys and values in four bits.
 
+use std::ops::Range;
+
 use kc_core::{AlignedBuf, Error, Result, Tensor, TensorView, bf16};
 
 use super::rope::check_finite;
@@ -54,6 +56,19 @@ pub enum Side {
     Key,
     /// Values.
     Value,
+}
+
+/// Consecutive tokens of a head as they are stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packed<'a> {
+    /// `[tokens, words]`
+    pub(super) codes: &'a [u32],
+    /// `[tokens, groups]`
+    pub(super) scales: &'a [f32],
+    /// Words of a token.
+    pub(super) words: usize,
+    /// Words that share a scale.
+    pub(super) group: usize,
 }
 
 /// Keys and values of a sequence, each channel in four bits, with a scale for each token, head and group of channels.
@@ -187,8 +202,9 @@ impl KvCache4 {
             }
             let slot = self.slot(self.len);
             for (side, x) in [(Side::Key, k), (Side::Value, v)] {
+                let heads = x.matrix(i);
                 for head in 0..kv_heads {
-                    let token: Vec<f32> = (0..head_dim).map(|c| x.at([i, head, c])).collect();
+                    let token = heads.row(head).to_cow();
                     self.store(side, head, slot, &token);
                 }
             }
@@ -264,10 +280,42 @@ impl KvCache4 {
 
     /// Writes the keys or values of some tokens (0 is the oldest) of a head, `[tokens, hd]`.
     #[inline(always)]
-    pub(super) fn tokens(&self, side: Side, head: usize, tokens: std::ops::Range<usize>, out: &mut [f32]) {
+    pub(super) fn tokens(&self, side: Side, head: usize, tokens: Range<usize>, out: &mut [f32]) {
         for (index, out) in tokens.zip(out.chunks_exact_mut(self.config.head_dim)) {
             self.token(side, head, index, out);
         }
+    }
+
+    /// The slots of some tokens: two runs, where a ring ends and begins again.
+    pub(super) fn slots(&self, tokens: Range<usize>) -> [Range<usize>; 2] {
+        let (first, capacity) = (self.start + tokens.start, self.config.capacity);
+        let end = first + tokens.len();
+        if first >= capacity {
+            return [first - capacity..end - capacity, 0..0];
+        }
+        [first..end.min(capacity), 0..end.saturating_sub(capacity)]
+    }
+
+    /// Words and scales `[slots, G]` of some slots; groups that are not whole words are not offered.
+    pub(super) fn packed<'a>(
+        &'a self,
+        side: Side,
+        head: usize,
+        slots: Range<usize>,
+        scales: &'a mut Vec<f32>,
+    ) -> Option<Packed<'a>> {
+        let hd = self.config.head_dim;
+        if !hd.is_multiple_of(CODES) || !self.group.is_multiple_of(CODES) {
+            return None;
+        }
+        scales.clear();
+        for slot in slots.clone() {
+            scales.extend((0..hd.div_ceil(self.group)).map(|g| self.scale(side, head, slot, g)));
+        }
+        let words = hd / CODES;
+        let first = self.line(side, head, slots.start) * words;
+        let codes = &self.codes[first..first + slots.len() * words];
+        Some(Packed { codes, scales, words, group: self.group / CODES })
     }
 
     #[inline(always)]
@@ -292,13 +340,13 @@ impl KvCache4 {
         (usize::from(side == Side::Value) * self.config.kv_heads + head) * self.config.capacity + slot
     }
 
-    fn words_at(&self, side: Side, head: usize, slot: usize) -> std::ops::Range<usize> {
+    fn words_at(&self, side: Side, head: usize, slot: usize) -> Range<usize> {
         let words = self.config.head_dim.div_ceil(CODES);
         let first = self.line(side, head, slot) * words;
         first..first + words
     }
 
-    fn scales_at(&self, side: Side, head: usize, slot: usize) -> std::ops::Range<usize> {
+    fn scales_at(&self, side: Side, head: usize, slot: usize) -> Range<usize> {
         let bytes = self.config.head_dim.div_ceil(self.group) * self.config.scale_type.bytes();
         let first = self.line(side, head, slot) * bytes;
         first..first + bytes
@@ -322,7 +370,7 @@ impl KvCache4 {
         let scale_type = self.config.scale_type;
         let each = scale_type.bytes();
         for (g, x) in token.chunks(self.group).enumerate() {
-            let largest = x.iter().fold(0.0f32, |top, x| top.max(x.abs()));
+            let largest = x.iter().fold(0.0f32, |top, x| if x.abs() > top { x.abs() } else { top });
             let scale = scale_type.scale(largest, 7.0);
             let to = &mut bytes[g * each..][..each];
             match scale_type {
@@ -330,12 +378,35 @@ impl KvCache4 {
                 ScaleType::Bf16 => to.copy_from_slice(&bf16::from_f32(scale).to_le_bytes()),
                 ScaleType::F32 => to.copy_from_slice(&scale.to_le_bytes()),
             }
-            for (c, x) in (g * self.group..).zip(x) {
-                let code = code_of(*x, scale) as i32 as u32 & 15;
-                words[c / CODES] |= code << (4 * (c % CODES));
+            let first = g * self.group;
+            if first.is_multiple_of(CODES) {
+                let (whole, tail) = x.as_chunks::<CODES>();
+                let (to, rest) = words[first / CODES..].split_at_mut(whole.len());
+                for (x, word) in whole.iter().zip(to) {
+                    *word = word_of(x, scale);
+                }
+                if !tail.is_empty() {
+                    rest[0] |= word_of(tail, scale);
+                }
+            } else {
+                for (c, x) in (first..).zip(x) {
+                    words[c / CODES] |= word_of(&[*x], scale) << (4 * (c % CODES));
+                }
             }
         }
     }
+}
+
+/// Up to eight codes, the first in the lowest bits.
+#[inline(always)]
+fn word_of(x: &[f32], scale: f32) -> u32 {
+    let mut padded = [0.0; CODES];
+    padded[..x.len()].copy_from_slice(x);
+    let mut codes = [0u32; CODES];
+    for l in 0..CODES {
+        codes[l] = (code_of(padded[l], scale) as i32 as u32 & 15) << (4 * l);
+    }
+    codes.iter().fold(0, |word, code| word | code)
 }
 
 /// Channels `first..` of a token: codes times their scale.

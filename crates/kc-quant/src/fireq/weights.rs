@@ -1,5 +1,7 @@
 //! INT4 weights with a scale for each group of columns.
 
+use std::ops::Range;
+
 use kc_core::{Error, Isa, Result, Tensor, TensorView, bf16, math, par};
 
 use super::DequantMode;
@@ -311,9 +313,12 @@ pub(super) fn requantize_row(row: &mut [f32]) -> f32 {
 /// `w / s`, half to even, -8 to 7.
 #[inline(always)]
 pub(super) fn code_of(w: f32, s: f32) -> f32 {
-    let q = (w / s).round_ties_even();
+    // Adding 1.5 * 2^23 rounds a small number half to even, on processors without an instruction for it too.
+    const MAGIC: f32 = 12_582_912.0;
+    let q = w / s;
     let q = if q > -8.0 { q } else { -8.0 };
-    if q < 7.0 { q } else { 7.0 }
+    let q = if q < 7.0 { q } else { 7.0 };
+    (q + MAGIC) - MAGIC
 }
 
 fn check_factor(sigma: f32) -> Result<()> {
@@ -357,28 +362,52 @@ fn per_tensor(
             Ok(found.get(rank - 1).or(found.last()).map_or(1.0, |(_, sigma)| *sigma))
         }
         PerTensor::MinError => {
-            let error = |sigma: f32| {
-                let of_rows = |range: std::ops::Range<usize>| -> f64 {
-                    range.map(|i| row_error(rows.row(i), maxima, i * k.div_ceil(group), group, sigma)).sum()
-                };
-                par::map_reduce(n, 16, of_rows, |a, b| a + b).unwrap_or(0.0)
+            let all: Vec<f32> = powers(-8).collect();
+            let groups = k.div_ceil(group);
+            let of_rows = |range: Range<usize>| {
+                let mut sums = vec![0.0; all.len()];
+                for i in range {
+                    let maxima = &maxima[i * groups..][..groups];
+                    for (w, m) in rows.row(i).chunks(group).zip(maxima) {
+                        add_errors(w, *m, &all, &mut sums);
+                    }
+                }
+                sums
             };
-            let all = powers(-8).map(|sigma| (error(sigma), sigma));
-            let best = all.reduce(|best, next| if next.0 < best.0 { next } else { best });
+            let add = |mut a: Vec<f64>, b: Vec<f64>| {
+                a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+                a
+            };
+            let errors = par::map_reduce(n, 16, of_rows, add).unwrap_or_else(|| vec![0.0; all.len()]);
+            let pairs = errors.into_iter().zip(all);
+            let best = pairs.reduce(|best, next| if next.0 < best.0 { next } else { best });
             Ok(best.map_or(1.0, |(_, sigma)| sigma))
         }
     }
 }
 
-/// The squared error of a row with this factor.
-fn row_error(row: &[f32], maxima: &[f32], first: usize, group: usize, sigma: f32) -> f64 {
-    let mut sum = 0.0;
-    for (w, m) in row.chunks(group).zip(&maxima[first..]) {
-        let s = ScaleType::Fp8.scale(m * sigma, 7.0);
-        for w in w {
-            let gap = f64::from(*w) - f64::from(code_of(w * sigma, s) * s) / f64::from(sigma);
-            sum += gap * gap;
+/// Adds the squared error of a group with each of these factors. A power of two changes nothing but the rounding of the
+/// scale: where that leaves the same scale behind, the error is the same to the last bit.
+fn add_errors(w: &[f32], largest: f32, factors: &[f32], sums: &mut [f64]) {
+    let (mut step, mut error) = (f32::NAN, 0.0);
+    for (sigma, sum) in factors.iter().zip(sums) {
+        let s = ScaleType::Fp8.scale(largest * sigma, 7.0);
+        if s / sigma != step {
+            step = s / sigma;
+            error = group_error(w, *sigma, s);
+        }
+        *sum += error;
+    }
+}
+
+/// The squared error of a group.
+fn group_error(w: &[f32], sigma: f32, s: f32) -> f64 {
+    let mut lanes = [0.0f64; 8];
+    for w in w.chunks(8) {
+        for (lane, w) in lanes.iter_mut().zip(w) {
+            let gap = f64::from(*w) - f64::from(code_of(w * sigma, s) * s / sigma);
+            *lane += gap * gap;
         }
     }
-    sum
+    lanes.iter().sum()
 }

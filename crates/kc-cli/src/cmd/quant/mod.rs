@@ -7,6 +7,8 @@ mod flexq;
 mod inspect;
 mod lut;
 mod matmul;
+mod fireq;
+mod fp8;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -33,6 +35,10 @@ enum System {
     Crossquant(crossquant::Args),
     /// Products with such weights by look-up of tabulated sums
     Lut(lut::Args),
+    /// INT4 weights, FP8 activations, a four-bit key/value cache, scalings around rotary positions
+    Fireq(fireq::Args),
+    /// Eight-bit floating point, E4M3: encode and decode
+    Fp8(fp8::Args),
 }
 
 pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
@@ -44,5 +50,7 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
         System::Bcq(args) => bcq::run(args),
         System::Crossquant(args) => crossquant::run(args, ctx),
         System::Lut(args) => lut::run(args),
+        System::Fireq(args) => fireq::run(args),
+        System::Fp8(args) => fp8::run(args, ctx),
     }
 }

@@ -124,6 +124,32 @@ fn a_token_at_a_time_is_all_at_once() {
 }
 
 #[test]
+fn a_ring_that_has_turned_is_read_in_order() {
+    let (t, kv_heads, hd) = (150, 2, 64);
+    let (k, v) = (tokens(t, kv_heads, hd, 2), tokens(t, kv_heads, hd, 3));
+    let last = |x: &Tensor<f32, 3>| x.view().slice(0, t - 100..t).unwrap().to_tensor().unwrap();
+    let mut ring = KvCache4::new(KvConfig { sliding: true, ..KvConfig::new(kv_heads, hd, 100) }).unwrap();
+    ring.append(k.view(), v.view()).unwrap();
+    for i in 0..30 {
+        let one = |x: &Tensor<f32, 3>| x.view().slice(0, t - 30 + i..t - 29 + i).unwrap().to_tensor().unwrap();
+        if i == 0 {
+            ring.reset();
+            let part = |x: &Tensor<f32, 3>| x.view().slice(0, 0..t - 30).unwrap().to_tensor().unwrap();
+            ring.append(part(&k).view(), part(&v).view()).unwrap();
+        }
+        ring.append(one(&k).view(), one(&v).view()).unwrap();
+    }
+    let mut straight = KvCache4::new(KvConfig::new(kv_heads, hd, 100)).unwrap();
+    straight.append(last(&k).view(), last(&v).view()).unwrap();
+    let config = AttentionConfig { p_fp8: false, ..AttentionConfig::default() };
+    for (tq, heads) in [(1, 2), (1, 6), (3, 4), (40, 4)] {
+        let q = tokens(tq, heads, hd, 1);
+        let (got, want) = (attention(q.view(), &ring, &config), attention(q.view(), &straight, &config));
+        assert!(relative_error(got.unwrap().view(), want.unwrap().view()).unwrap() < 1e-6);
+    }
+}
+
+#[test]
 fn threads_change_nothing() {
     for ([tq, tk], softmax) in [
         ([1, 5000], Softmax::TwoPass),
