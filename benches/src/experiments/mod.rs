@@ -35,6 +35,7 @@ mod core;
 mod crossquant;
 mod gemm;
 mod matrix_nuclear_norm;
+mod quant_formats;
 mod smash;
 
 use std::sync::Arc;
@@ -71,6 +72,11 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         name: "matrix_nuclear_norm",
         title: "Matrix nuclear norm: how compressed are hidden states",
         run: matrix_nuclear_norm::run,
+    },
+    Experiment {
+        name: "quant_formats",
+        title: "Weight files: GPTQ, AWQ, compressed-tensors, MatMulNBits, GGUF",
+        run: quant_formats::run,
     },
     Experiment { name: "smash", title: "SMASH: sparse products row by row", run: smash::run },
 ];

@@ -6,6 +6,7 @@ use kc_quant::formats::*;
 use kc_quant::{ScaleDtype, UniformGroups, Zeros};
 
 use super::properties::blocks;
+use super::support::{Layer, Words};
 
 /// Random codes with scales in half precision.
 fn weights(shape: [usize; 2], bits: u8, group: usize, zeros: Zeros, seed: u64) -> UniformGroups {
@@ -79,6 +80,43 @@ fn codes_are_widened_where_the_packing_has_no_such_width() {
     let node = MatMulNBits::write(&six, ScaleDtype::F16).unwrap();
     // 2^(b-1) is 128 now, so the zeros must be stored.
     assert!(node.bits == 8 && node.zero_points.is_some());
+}
+
+/// Files of the formats' own programs, read and written, are the same words.
+#[test]
+fn the_files_of_others_come_back_word_by_word() {
+    for name in ["gptq_b2_g64", "gptq_b3_g64", "gptq_b4_g64", "gptq_b8_g64", "gptq_b4_g64_actorder"] {
+        let arrays = Words::of(&Layer::open(name), true);
+        let gptq = GptqTensor::read(arrays.gptq(), &GptqConfig::default()).unwrap();
+        let written = GptqTensor::write(&gptq.to_uniform().unwrap(), GptqVersion::V1).unwrap();
+        assert_eq!(written.qweight.into_any().bytes(), arrays.qweight.bytes(), "{name}");
+        assert_eq!(written.qzeros.into_any().bytes(), arrays.qzeros.bytes(), "{name}");
+        assert_eq!(written.scales.into_any().bytes(), arrays.scales.bytes(), "{name}");
+        assert_eq!(written.g_idx.into_any().bytes(), arrays.g_idx.unwrap().bytes(), "{name}");
+    }
+    let arrays = Words::of(&Layer::open("awq_b4_g64"), false);
+    let awq = AwqTensor::read(arrays.awq()).unwrap();
+    let written = AwqTensor::write(&awq.to_uniform().unwrap()).unwrap();
+    assert_eq!(written.qweight.into_any().bytes(), arrays.qweight.bytes());
+    assert_eq!(written.qzeros.into_any().bytes(), arrays.qzeros.bytes());
+    assert_eq!(written.scales.into_any().bytes(), arrays.scales.bytes());
+    for name in ["ct_w4_g128", "ct_w6_g128"] {
+        let layer = Layer::open(name);
+        let (packed, scale) = (layer.get("weight_packed"), layer.get("weight_scale"));
+        let views = PackQuantizedViews {
+            weight_packed: packed.view("weight_packed").unwrap(),
+            weight_scale: ScaleView::of(&scale, "weight_scale").unwrap(),
+            weight_zero_point: None,
+            weight_shape: [6, 256],
+            weight_g_idx: None,
+        };
+        let uniform = PackQuantized::read(views, None, None).unwrap().to_uniform().unwrap();
+        let written = PackQuantized::write(&uniform, ScaleDtype::F16).unwrap();
+        assert_eq!(written.weight_packed.into_any().bytes(), packed.bytes(), "{name}");
+        assert_eq!(written.weight_scale.bytes(), scale.bytes(), "{name}");
+        let shape = layer.get("weight_shape");
+        assert_eq!(written.weight_shape.into_any().bytes(), shape.bytes(), "{name}");
+    }
 }
 
 #[test]
