@@ -37,6 +37,7 @@ mod fireq;
 mod gemm;
 mod lut_gemm;
 mod matrix_nuclear_norm;
+mod quant_formats;
 mod smash;
 
 use std::sync::Arc;
@@ -79,6 +80,11 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         name: "matrix_nuclear_norm",
         title: "Matrix nuclear norm: how compressed are hidden states",
         run: matrix_nuclear_norm::run,
+    },
+    Experiment {
+        name: "quant_formats",
+        title: "Weight files: GPTQ, AWQ, compressed-tensors, MatMulNBits, GGUF",
+        run: quant_formats::run,
     },
     Experiment { name: "smash", title: "SMASH: sparse products row by row", run: smash::run },
 ];

@@ -65,7 +65,7 @@ impl UniformGroups {
         check_finite("scales", &scales)?;
         check_zeros(&zeros, groups)?;
         let most = (0xffu16 >> (8 - bits)) as u8;
-        if let Some(at) = codes.iter().position(|&c| c > most) {
+        if let Some(at) = first_above(&codes, most) {
             let expected = format!("codes of at most {most} for {bits} bits");
             return Err(Error::argument("codes", expected, format!("{} at {at}", codes[at])));
         }
@@ -215,6 +215,13 @@ fn check_zeros(zeros: &Zeros, groups: usize) -> Result<()> {
             check_finite("offsets", offsets)
         }
     }
+/// The first code above `most`, which is one less than a power of two.
+fn first_above(codes: &[u8], most: u8) -> Option<usize> {
+    const RUN: usize = 4096;
+    // All bits of a run at once, which vectors do; only a run with a bad code is searched.
+    let bad = |run: &&[u8]| run.iter().fold(0, |all, &code| all | code) > most;
+    let (i, run) = codes.chunks(RUN).enumerate().find(|(_, run)| bad(run))?;
+    Some(i * RUN + run.iter().position(|&code| code > most)?)
 }
 
 fn check_groups(name: &'static str, got: usize, groups: usize) -> Result<()> {

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::scales::exact_halves;
 use super::tiles::{CodeSource, Columns, Grid, dense, words};
 use super::{ScaleView, cannot_hold, group_len, whole_zeros, width_for};
+use crate::int::spread;
 use crate::{UniformGroups, Zeros};
 
 const FORMAT: &str = "AWQ";
@@ -150,6 +151,9 @@ impl<'a> AwqTensor<'a> {
 }
 
 impl CodeSource for AwqTensor<'_> {
+    const ROWS: usize = 128;
+    const COLUMNS: usize = 128;
+
     fn tile(&self, rows: Range<usize>, cols: Range<usize>, out: &mut [u8], stride: usize) {
         let n_words = self.grid.shape[0] / 8;
         let qweight = words(&self.qweight);
@@ -157,21 +161,47 @@ impl CodeSource for AwqTensor<'_> {
         for (at, first) in cols.clone().step_by(8).enumerate() {
             let len = (cols.end - first).min(8);
             for (block, c) in (rows.start / 8..rows.end / 8).enumerate() {
-                let mut even = [0u64; 4];
-                let mut odd = [0u64; 4];
-                for j in 0..len {
-                    let word = u64::from(qweight[(first + j) * n_words + c]);
-                    for i in 0..4 {
-                        even[i] |= (word >> (4 * i) & 15) << (8 * j);
-                        odd[i] |= (word >> (16 + 4 * i) & 15) << (8 * j);
-                    }
+                let mut column = [0; 8];
+                for (j, word) in column[..len].iter_mut().enumerate() {
+                    *word = qweight[(first + j) * n_words + c];
                 }
-                for i in 0..4 {
-                    let (top, below) = (8 * block + 2 * i, 8 * block + 2 * i + 1);
-                    out[top * stride + 8 * at..][..len].copy_from_slice(&even[i].to_le_bytes()[..len]);
-                    out[below * stride + 8 * at..][..len].copy_from_slice(&odd[i].to_le_bytes()[..len]);
+                let codes = transposed(&column);
+                for (nibble, row) in ROW_OF_NIBBLE.into_iter().enumerate() {
+                    let out = &mut out[(8 * block + row) * stride + 8 * at..];
+                    // A length that is known needs no call to copy it.
+                    match out.first_chunk_mut::<8>() {
+                        Some(out) if len == 8 => *out = codes[nibble],
+                        _ => out[..len].copy_from_slice(&codes[nibble][..len]),
+                    }
                 }
             }
         }
     }
+}
+
+/// Nibble `i` of each of eight words.
+#[inline(always)]
+fn transposed(words: &[u32; 8]) -> [[u8; 8]; 8] {
+    let mut lanes = [0u64; 8];
+    for (lane, &word) in lanes.iter_mut().zip(words) {
+        // Nibble i becomes byte i.
+        *lane = spread::<4>(u64::from(word));
+    }
+    // A matrix of 8 x 8 bytes: single bytes, then pairs, then fours change places across its diagonal.
+    for (width, mask) in
+        [(1, 0x00ff_00ff_00ff_00ffu64), (2, 0x0000_ffff_0000_ffff), (4, 0x0000_0000_ffff_ffff)]
+    {
+        for i in 0..8 {
+            if i & width == 0 {
+                let (low, high) = (lanes[i], lanes[i + width]);
+                lanes[i] = low & mask | (high & mask) << (8 * width);
+                lanes[i + width] = (low >> (8 * width)) & mask | high & !mask;
+            }
+        }
+    }
+    let mut out = [[0; 8]; 8];
+    for (out, lane) in out.iter_mut().zip(lanes) {
+        *out = lane.to_le_bytes();
+    }
+    out
 }

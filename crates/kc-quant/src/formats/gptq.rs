@@ -251,6 +251,9 @@ fn place_of(weights: &UniformGroups) -> Option<Vec<u32>> {
 }
 
 impl CodeSource for GptqTensor<'_> {
+    const ROWS: usize = 64;
+    const COLUMNS: usize = 256;
+
     fn tile(&self, rows: Range<usize>, cols: Range<usize>, out: &mut [u8], stride: usize) {
         with_bits!(self.grid.bits, columns_tile(&self.qweight, self.grid.shape[0], rows, cols, out, stride));
     }
@@ -275,8 +278,12 @@ fn columns_tile<const B: usize>(
                 // The last block of a file may have fewer words.
                 *word = source.get(j * n + row).copied().unwrap_or(0);
             }
-            let codes = unpack_block::<B>(&column);
-            out[i * stride + 32 * block..][..len].copy_from_slice(&codes[..len]);
+            let (codes, out) = (unpack_block::<B>(&column), &mut out[i * stride + 32 * block..]);
+            // A length that is known needs no call to copy it.
+            match out.first_chunk_mut::<32>() {
+                Some(out) if len == 32 => *out = codes,
+                _ => out[..len].copy_from_slice(&codes[..len]),
+            }
         }
     }
 }

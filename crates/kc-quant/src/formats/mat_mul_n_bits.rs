@@ -189,11 +189,18 @@ fn unpack_bytes(bytes: &[u8], bits: u8, codes: &mut [u8]) {
 
 /// Eight codes are `B` bytes.
 fn unpack_eights<const B: usize>(bytes: &[u8], codes: &mut [u8]) {
-    for (codes, bytes) in codes.chunks_mut(8).zip(bytes.chunks(B)) {
+    let (eights, rest) = codes.as_chunks_mut::<8>();
+    let (full, _) = bytes.as_chunks::<B>();
+    for (codes, bytes) in eights.iter_mut().zip(full) {
         let mut wide = [0; 8];
-        wide[..bytes.len()].copy_from_slice(bytes);
-        let eight = spread::<B>(u64::from_le_bytes(wide)).to_le_bytes();
-        codes.copy_from_slice(&eight[..codes.len()]);
+        wide[..B].copy_from_slice(bytes);
+        *codes = spread::<B>(u64::from_le_bytes(wide)).to_le_bytes();
+    }
+    if !rest.is_empty() {
+        let last = &bytes[eights.len() * B..];
+        let (mut wide, len) = ([0; 8], last.len().min(B));
+        wide[..len].copy_from_slice(&last[..len]);
+        rest.copy_from_slice(&spread::<B>(u64::from_le_bytes(wide)).to_le_bytes()[..rest.len()]);
     }
 }
 
@@ -208,6 +215,9 @@ fn pack_bytes(codes: &[u8], bits: u8, bytes: &mut [u8]) {
 }
 
 impl CodeSource for MatMulNBits<'_> {
+    const ROWS: usize = 1;
+    const COLUMNS: usize = 2048;
+
     fn tile(&self, rows: Range<usize>, cols: Range<usize>, out: &mut [u8], stride: usize) {
         let first = cols.start / 8 * usize::from(self.grid.bits);
         for (i, row) in rows.enumerate() {

@@ -242,6 +242,9 @@ fn zeros_of(points: ZeroPoints<'_>, shape: [usize; 2], bits: u8) -> Result<Vec<i
 }
 
 impl CodeSource for PackQuantized<'_> {
+    const ROWS: usize = 1;
+    const COLUMNS: usize = 2048;
+
     fn tile(&self, rows: Range<usize>, cols: Range<usize>, out: &mut [u8], stride: usize) {
         let first_word = cols.start / 32 * usize::from(self.grid.bits);
         for (i, row) in rows.enumerate() {

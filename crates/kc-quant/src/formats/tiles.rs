@@ -7,16 +7,15 @@ use rayon::prelude::*;
 
 use crate::{UniformGroups, Zeros};
 
-/// Rows that one task unpacks together: files that store columns are then read a cache line at a time.
-const ROWS: usize = 32;
-
-/// Columns of a tile, a multiple of 32: with [`ROWS`], a tile stays in the first cache.
-const COLUMNS: usize = 256;
-
 /// Where codes come from.
 pub(super) trait CodeSource: Sync {
+    /// Rows of a tile: one if the file has rows, else as many as make good use of a cache line of its columns.
+    const ROWS: usize;
+    /// Columns of a tile, a multiple of 128. A tile stays in the first cache.
+    const COLUMNS: usize;
+
     /// Writes the codes of a tile: row `rows.start + i`, column `cols.start + j` to `out[i * stride + j]`.
-    /// `rows.start` is a multiple of 32, `cols.start` one of 256.
+    /// `rows.start` is a multiple of ROWS, `cols.start` one of COLUMNS.
     fn tile(&self, rows: std::ops::Range<usize>, cols: std::ops::Range<usize>, out: &mut [u8], stride: usize);
 }
 
@@ -96,26 +95,28 @@ impl Grid {
     }
 
     /// `scale * (code - zero)` of every element.
-    pub(super) fn dequantize(&self, source: &impl CodeSource) -> Result<Tensor<f32, 2>> {
+    pub(super) fn dequantize<S: CodeSource>(&self, source: &S) -> Result<Tensor<f32, 2>> {
         let [n, k] = self.shape;
         let mut out = Tensor::zeros(self.shape)?;
         if out.is_empty() {
             return Ok(out);
         }
         let groups = self.groups();
-        out.as_mut_slice().par_chunks_mut(ROWS * k).enumerate().for_each(|(block, out)| {
-            let first = block * ROWS;
-            let rows = first..(first + ROWS).min(n);
-            let mut tile = [0u8; ROWS * COLUMNS];
-            for start in (0..k).step_by(COLUMNS) {
-                let cols = start..(start + COLUMNS).min(k);
-                source.tile(rows.clone(), cols.clone(), &mut tile, COLUMNS);
-                for (i, row) in out.chunks_exact_mut(k).enumerate() {
-                    let (codes, to) = (&tile[i * COLUMNS..][..cols.len()], &mut row[cols.clone()]);
-                    self.scale_row((first + i) * groups, start, codes, to);
+        let tasks = out.as_mut_slice().par_chunks_mut(S::ROWS * k).enumerate();
+        tasks.for_each_init(
+            || vec![0u8; S::ROWS * S::COLUMNS],
+            |tile, (block, out)| {
+                let rows = block * S::ROWS..(block * S::ROWS + S::ROWS).min(n);
+                for start in (0..k).step_by(S::COLUMNS) {
+                    let cols = start..(start + S::COLUMNS).min(k);
+                    source.tile(rows.clone(), cols.clone(), tile, S::COLUMNS);
+                    for (i, row) in out.chunks_exact_mut(k).enumerate() {
+                        let codes = &tile[i * S::COLUMNS..][..cols.len()];
+                        self.scale_row((rows.start + i) * groups, start, codes, &mut row[cols.clone()]);
+                    }
                 }
-            }
-        });
+            },
+        );
         Ok(out)
     }
 
@@ -135,9 +136,23 @@ impl Grid {
                 }
             }
             Columns::Index(index) => {
-                for ((out, &code), &group) in out.iter_mut().zip(codes).zip(&index[start..]) {
-                    let at = at + group as usize;
-                    *out = self.scales[at] * (i32::from(code).wrapping_sub(self.zero(at))) as f32;
+                let groups = self.groups();
+                let scales = &self.scales[at..][..groups];
+                let columns = out.iter_mut().zip(codes).zip(&index[start..]);
+                match &self.zeros {
+                    Zeros::PerGroup(zeros) => {
+                        let zeros = &zeros[at..][..groups];
+                        for ((out, &code), &group) in columns {
+                            let code = i32::from(code).wrapping_sub(zeros[group as usize]);
+                            *out = scales[group as usize] * code as f32;
+                        }
+                    }
+                    _ => {
+                        let zero = self.zero(at);
+                        for ((out, &code), &group) in columns {
+                            *out = scales[group as usize] * i32::from(code).wrapping_sub(zero) as f32;
+                        }
+                    }
                 }
             }
         }
@@ -145,7 +160,7 @@ impl Grid {
 
     /// The codes as they are, in this crate's form. Columns in any order are sorted by their group; groups of
     /// unequal length are cut into equal ones.
-    pub(super) fn to_uniform(&self, source: &impl CodeSource) -> Result<UniformGroups> {
+    pub(super) fn to_uniform<S: CodeSource>(&self, source: &S) -> Result<UniformGroups> {
         let [n, k] = self.shape;
         match &self.columns {
             Columns::Runs(run) => {
@@ -184,18 +199,24 @@ impl Grid {
     }
 
     /// The codes, `[N, K]`, column `order[j]` of the matrix at `j`.
-    fn codes(&self, source: &impl CodeSource, order: Option<&[u32]>) -> Result<Vec<u8>> {
+    fn codes<S: CodeSource>(&self, source: &S, order: Option<&[u32]>) -> Result<Vec<u8>> {
         let [n, k] = self.shape;
-        let mut codes = vec![0u8; kc_core::shape::checked_len("codes", &self.shape)?];
+        let mut codes = zeros(kc_core::shape::checked_len("codes", &self.shape)?);
         if codes.is_empty() {
             return Ok(codes);
         }
-        codes.par_chunks_mut(ROWS * k).enumerate().for_each(|(block, out)| {
-            let rows = block * ROWS..(block * ROWS + ROWS).min(n);
-            let mut unsorted = if order.is_some() { vec![0; out.len()] } else { Vec::new() };
-            let to: &mut [u8] = if order.is_some() { &mut unsorted } else { out };
-            for start in (0..k).step_by(COLUMNS) {
-                let cols = start..(start + COLUMNS).min(k);
+        let tasks = codes.par_chunks_mut(S::ROWS * k).enumerate();
+        tasks.for_each_init(Vec::new, |unsorted, (block, out)| {
+            let rows = block * S::ROWS..(block * S::ROWS + S::ROWS).min(n);
+            let to: &mut [u8] = match order {
+                Some(_) => {
+                    unsorted.resize(S::ROWS * k, 0);
+                    unsorted
+                }
+                None => out,
+            };
+            for start in (0..k).step_by(S::COLUMNS) {
+                let cols = start..(start + S::COLUMNS).min(k);
                 source.tile(rows.clone(), cols, &mut to[start..], k);
             }
             if let Some(order) = order {
@@ -208,6 +229,13 @@ impl Grid {
         });
         Ok(codes)
     }
+}
+
+/// Zeros in large pages: touching small ones for the first time costs more than unpacking.
+pub(super) fn zeros(len: usize) -> Vec<u8> {
+    let mut zeros = vec![0; len];
+    kc_core::advise_huge_pages(&mut zeros);
+    zeros
 }
 
 /// The largest length that all groups of the sorted columns are multiples of, but for the last one.

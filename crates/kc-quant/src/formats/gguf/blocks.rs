@@ -1,5 +1,6 @@
 //! The blocks of GGUF: codes, scales and offsets of each, in one place for both ways of reading.
 
+use kc_core::half::slice::HalfFloatSliceExt;
 use kc_core::{Result, Tensor, bf16, f16};
 use rayon::prelude::*;
 
@@ -303,10 +304,21 @@ fn dequantize_row<B: Block>(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Floats of two bytes.
-fn widen(bytes: &[u8], out: &mut [f32], wide: fn([u8; 2]) -> f32) {
+/// Half precision, a piece at a time: the processor's own conversion takes several.
+fn widen_halves(bytes: &[u8], out: &mut [f32]) {
+    let mut halves = [f16::ZERO; 256];
+    for (out, bytes) in out.chunks_mut(256).zip(bytes.chunks(512)) {
+        let halves = &mut halves[..out.len()];
+        for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *half = f16::from_le_bytes(*bytes);
+        }
+        halves.convert_to_f32_slice(out);
+    }
+}
+
+fn widen_bfloats(bytes: &[u8], out: &mut [f32]) {
     for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-        *out = wide(*bytes);
+        *out = bf16::from_le_bytes(*bytes).to_f32();
     }
 }
 
@@ -338,8 +350,8 @@ fn row_reader(kind: GgufType) -> Result<fn(&[u8], &mut [f32])> {
                 *out = f32::from_le_bytes(*bytes);
             }
         },
-        GgufType::F16 => |bytes, out| widen(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
-        GgufType::BF16 => |bytes, out| widen(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
+        GgufType::F16 => widen_halves,
+        GgufType::BF16 => widen_bfloats,
         GgufType::Q4_0 => dequantize_row::<Q40>,
         GgufType::Q4_1 => dequantize_row::<Q41>,
         GgufType::Q5_0 => dequantize_row::<Q50>,
@@ -381,7 +393,7 @@ fn uniform<B: Block>(kind: GgufType, bytes: &[u8], shape: [usize; 2]) -> Result<
     let row_bytes = kind.row_bytes(k)?;
     let count = kc_core::shape::checked_len("codes", &shape)?;
     let groups = k / B::GROUP;
-    let mut codes = vec![0u8; count];
+    let mut codes = super::super::tiles::zeros(count);
     let mut scales = vec![0.0f32; n * groups];
     let mut offsets = vec![0.0f32; if B::ZERO.is_some() { 0 } else { n * groups }];
     if count > 0 {

@@ -9,8 +9,19 @@ use kc_core::f16;
 /// Elements of a block.
 const BLOCK: usize = 256;
 
+/// Sums that run beside each other, so that vectors can hold them.
+const LANES: usize = 8;
+
 /// How far above the smallest possible value the block's scale is tried, in steps of one part of its range.
 const STRETCHES: [f32; 5] = [0.0, 1.0, 2.0, 4.0, 8.0];
+
+fn total(lanes: &[f32; LANES]) -> f32 {
+    let mut sum = 0.0;
+    for lane in lanes {
+        sum += lane;
+    }
+    sum
+}
 
 fn half(x: f32) -> f32 {
     // The largest half is close enough to what lies above it: such blocks have no good scale at all.
@@ -21,21 +32,31 @@ fn inverse(x: f32) -> f32 {
     if x == 0.0 { 0.0 } else { 1.0 / x }
 }
 
+/// To a whole number, half to even, by an addition that leaves no place for fractions: without SSE 4.1 the
+/// function of that name is a call. Needs numbers below 2^22.
+#[inline(always)]
+fn round(x: f32) -> f32 {
+    const SHIFT: f32 = 12_582_912.0;
+    (x + SHIFT) - SHIFT
+}
+
 /// A code of Q6_K with its sign: -32 to 31.
 #[inline(always)]
 fn signed_code(x: f32, inverse: f32) -> f32 {
-    (x * inverse).round_ties_even().clamp(-32.0, 31.0)
+    round((x * inverse).max(-32.0).min(31.0))
 }
 
 /// The squared error of codes with this scale.
 fn signed_error(x: &[f32], scale: f32) -> f32 {
     let inverse = inverse(scale);
-    let mut error = 0.0;
-    for &x in x {
-        let gap = x - scale * signed_code(x, inverse);
-        error += gap * gap;
+    let mut error = [0.0f32; LANES];
+    for x in x.as_chunks::<LANES>().0 {
+        for (error, &x) in error.iter_mut().zip(x) {
+            let gap = x - scale * signed_code(x, inverse);
+            *error += gap * gap;
+        }
     }
-    error
+    total(&error)
 }
 
 /// The best scale of a group of Q6_K: the number of the largest magnitude near -32 or near 31, the scale
@@ -54,12 +75,15 @@ fn signed_scale(x: &[f32]) -> f32 {
     for end in [-32.0f32, 31.0] {
         for step in -9i8..=9 {
             let inverse = (end + 0.1 * f32::from(step)) / max;
-            let (mut xq, mut qq) = (0.0f32, 0.0f32);
-            for &x in x {
-                let q = signed_code(x, inverse);
-                xq += x * q;
-                qq += q * q;
+            let (mut xq, mut qq) = ([0.0f32; LANES], [0.0f32; LANES]);
+            for x in x.as_chunks::<LANES>().0 {
+                for i in 0..LANES {
+                    let q = signed_code(x[i], inverse);
+                    xq[i] += x[i] * q;
+                    qq[i] += q * q;
+                }
             }
+            let (xq, qq) = (total(&xq), total(&qq));
             // What the squares of x lose by the best scale for these codes.
             if qq > 0.0 && xq * xq > gain * qq {
                 (best, gain) = (xq / qq, xq * xq / qq);
@@ -140,29 +164,34 @@ fn signed_multiples(x: &[f32], scales: &[f32; 16], d: f32) -> ([i8; 16], f32) {
 /// A code of Q4_K: 0 to 15 for `scale code - min`.
 #[inline(always)]
 fn code(x: f32, min: f32, inverse: f32) -> f32 {
-    ((x + min) * inverse).round_ties_even().clamp(0.0, 15.0)
+    round(((x + min) * inverse).max(0.0).min(15.0))
 }
 
 fn error(x: &[f32], scale: f32, min: f32) -> f32 {
     let inverse = inverse(scale);
-    let mut error = 0.0;
-    for &x in x {
-        let gap = x - (scale * code(x, min, inverse) - min);
-        error += gap * gap;
+    let mut error = [0.0f32; LANES];
+    for x in x.as_chunks::<LANES>().0 {
+        for (error, &x) in error.iter_mut().zip(x) {
+            let gap = x - (scale * code(x, min, inverse) - min);
+            *error += gap * gap;
+        }
     }
-    error
+    total(&error)
 }
 
 /// Scale and minimum, both at least 0, of least squares on the codes that `min` and `inverse` give.
 fn refit(x: &[f32], min: f32, inverse: f32) -> (f32, f32) {
-    let (mut sq, mut sqq, mut sx, mut sxq) = (0.0f32, 0.0f32, 0.0f32, 0.0f32);
-    for &x in x {
-        let q = code(x, min, inverse);
-        sq += q;
-        sqq += q * q;
-        sx += x;
-        sxq += x * q;
+    let mut sums = [[0.0f32; LANES]; 4];
+    for x in x.as_chunks::<LANES>().0 {
+        for i in 0..LANES {
+            let q = code(x[i], min, inverse);
+            sums[0][i] += q;
+            sums[1][i] += q * q;
+            sums[2][i] += x[i];
+            sums[3][i] += x[i] * q;
+        }
     }
+    let [sq, sqq, sx, sxq] = [total(&sums[0]), total(&sums[1]), total(&sums[2]), total(&sums[3])];
     let n = x.len() as f32;
     let determinant = n * sqq - sq * sq;
     if determinant > 0.0 {
@@ -217,10 +246,9 @@ pub(super) fn q4_k(x: &[f32], out: &mut [u8]) {
     }
     let top = wanted.iter().fold((0.0f32, 0.0f32), |top, w| (top.0.max(w.0), top.1.max(w.1)));
     let mut best = whole_grid(x, &wanted, half(top.0 / 63.0), half(top.1 / 63.0));
-    for stretch in STRETCHES {
-        for min_stretch in STRETCHES {
-            let grid =
-                whole_grid(x, &wanted, half(top.0 / (63.0 - stretch)), half(top.1 / (63.0 - min_stretch)));
+    for stretch in &STRETCHES[1..] {
+        for (d, dmin) in [(top.0 / (63.0 - stretch), best.dmin), (best.d, top.1 / (63.0 - stretch))] {
+            let grid = whole_grid(x, &wanted, half(d), half(dmin));
             if grid.error < best.error {
                 best = grid;
             }

@@ -1,2 +1,5 @@
+mod bad_input;
 mod golden;
+mod properties;
 mod support;
+mod writers;
