@@ -215,6 +215,8 @@ fn check_zeros(zeros: &Zeros, groups: usize) -> Result<()> {
             check_finite("offsets", offsets)
         }
     }
+}
+
 /// The first code above `most`, which is one less than a power of two.
 fn first_above(codes: &[u8], most: u8) -> Option<usize> {
     const RUN: usize = 4096;

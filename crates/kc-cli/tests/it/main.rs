@@ -1,8 +1,8 @@
 //! Runs the program `kc` on real files.
 
 mod crossquant;
-mod flexq;
 mod fireq;
+mod flexq;
 mod frame;
 mod help;
 mod lut_gemm;

@@ -99,7 +99,8 @@ fn a_job_goes_on_where_it_was_stopped() {
     std::fs::remove_dir(dir.join("q.safetensors")).expect("removed");
     // As if the job had died while it wrote the second layer.
     let journal = std::fs::read(dir.join("q.safetensors.partial/journal")).expect("a journal");
-    std::fs::write(dir.join("q.safetensors.partial/journal"), &journal[..journal.len() - 20]).expect("written");
+    std::fs::write(dir.join("q.safetensors.partial/journal"), &journal[..journal.len() - 20])
+        .expect("written");
     let mut data = std::fs::read(dir.join("q.safetensors.partial/data")).expect("data");
     data.extend_from_slice(&[9; 1000]);
     std::fs::write(dir.join("q.safetensors.partial/data"), data).expect("written");

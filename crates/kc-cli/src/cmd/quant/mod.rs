@@ -3,12 +3,12 @@
 mod bcq;
 mod convert;
 mod crossquant;
+mod fireq;
 mod flexq;
+mod fp8;
 mod inspect;
 mod lut;
 mod matmul;
-mod fireq;
-mod fp8;
 
 use anyhow::Result;
 use clap::Subcommand;
