@@ -12,6 +12,7 @@
 
 mod ceilings;
 mod experiments;
+mod low_bit;
 mod machine;
 mod minilm;
 mod page;

@@ -34,6 +34,7 @@
 mod core;
 mod crossquant;
 mod fireq;
+mod flexq;
 mod gemm;
 mod lut_gemm;
 mod matrix_nuclear_norm;
@@ -65,6 +66,7 @@ pub(crate) struct Experiment {
 pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment { name: "core", title: "kc-core: vector mathematics", run: core::run },
     Experiment { name: "gemm", title: "kc-gemm: dense products", run: gemm::run },
+    Experiment { name: "flexq", title: "FlexQ: 6-bit weights, 6- or 8-bit activations", run: flexq::run },
     Experiment {
         name: "crossquant",
         title: "CrossQuant: 8-bit activations by token and channel",
