@@ -26,7 +26,7 @@ fn products(c: &mut Criterion) {
                     let (Ok(x), Ok(mut y)) = (normals([tokens, k], 1), Tensor::zeros([tokens, k])) else {
                         continue;
                     };
-                    group.throughput(Throughput::Bytes(layer.bytes() as u64));
+                    group.throughput(Throughput::Bytes(layer.bytes_read() as u64));
                     let name = format!("{bits} bits/{}/{tokens} tokens", mode.name());
                     let mut scratch = LutScratch::new();
                     group.bench_function(BenchmarkId::new(name, kernel.name()), |b| {

@@ -200,13 +200,18 @@ impl LutLinear {
         (self.kernel != KernelChoice::Literal).then(|| crossover(self.mode, self.weights.bits()))
     }
 
-    /// Bytes that one product of a few tokens reads of the weights.
+    /// Bytes held: the weights as they are stored, which products of many tokens read, and as they are packed.
     pub fn bytes(&self) -> usize {
         match &self.packed {
-            Packed::Rows => {
-                let w = &self.weights;
-                w.planes().len() + 4 * (w.scales().len() + w.offsets().map_or(0, <[f32]>::len))
-            }
+            Packed::Rows => self.weights.bytes(),
+            Packed::Codes(_) | Packed::Planes(_) => self.weights.bytes() + self.bytes_read(),
+        }
+    }
+
+    /// Bytes of the weights that a product of a few tokens reads.
+    pub fn bytes_read(&self) -> usize {
+        match &self.packed {
+            Packed::Rows => self.weights.bytes(),
             Packed::Codes(parts) => parts.iter().map(Codes::bytes).sum(),
             Packed::Planes(planes) => planes.bytes(),
         }

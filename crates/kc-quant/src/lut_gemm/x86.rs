@@ -386,8 +386,8 @@ fn code_tile<const B: i32, const R: usize, const M: usize>(
         for r in 0..R {
             let scales = &scales[(first + r) * (bits + 1)..][..bits + 1];
             levels[r] = _mm256_set1_ps(scales[bits]);
-            for i in 0..bits {
-                levels[r] = _mm256_add_ps(levels[r], signed(scales[i], i));
+            for (i, &scale) in scales[..bits].iter().enumerate() {
+                levels[r] = _mm256_add_ps(levels[r], signed(scale, i));
             }
         }
         let mut octets = layout.group_octets(g);

@@ -136,7 +136,8 @@ fn matmul(args: &Matmul) -> Result<Answer> {
     answer.set("bits", weights.bits()).set("group", weights.group());
     answer.set("bits_per_weight", weights.bits_per_weight());
     // Fewer tokens are multiplied by tables (or in registers), as many or more through weights in float32.
-    answer.set("crossover", layer.crossover()).set("weight_bytes", layer.bytes());
+    answer.set("crossover", layer.crossover()).set("weight_bytes", layer.bytes_read());
+    answer.set("memory_bytes", layer.bytes());
     answer.set("product_seconds", seconds);
     output::tensor(&args.out, y)?;
     Ok(answer)

@@ -187,6 +187,12 @@ impl BcqMatrix {
         f64::from(self.bits) + (8 * self.scale_dtype.bytes() * floats) as f64 / (n as f64 * k as f64)
     }
 
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        let floats = self.scales.len() + self.offsets.as_ref().map_or(0, Vec::len);
+        self.planes.len() + 4 * (floats + self.order.as_ref().map_or(0, Vec::len))
+    }
+
     /// Row `n` of the matrix in f64, the columns in the order of the matrix.
     fn row_f64(&self, n: usize, out: &mut [f64]) {
         for g in 0..self.groups() {

@@ -165,8 +165,12 @@ fn many_tokens_are_as_exact_as_f32() {
     let literal = LutLinear::new(&w, None, LutMode::F32, KernelChoice::Literal).unwrap();
     assert_eq!(literal.crossover(), None);
     // 3 bits and a few floats for each group, not f32 weights.
-    let packed = LutLinear::new(&w, None, LutMode::I16, KernelChoice::Auto).unwrap().bytes();
-    assert!(packed < 64 * 304 * 3 / 8 + 64 * 5 * 4 * 4 + 1, "{packed}");
+    for mode in [LutMode::F32, LutMode::I16] {
+        let layer = LutLinear::new(&w, None, mode, KernelChoice::Auto).unwrap();
+        let packed = layer.bytes_read();
+        assert!(packed <= 64 * 304 * 3 / 8 + 64 * 5 * 4 * 4, "{packed}");
+        assert!(layer.bytes() <= 2 * packed, "{} {packed}", layer.bytes());
+    }
 }
 
 #[test]
