@@ -48,12 +48,83 @@ impl<'a> Some<'a> {
     }
 }
 
+/// Columns of a block as integers: for each of four quads three signed digits, base 256, of four columns.
+pub(super) type DigitBlock = [[[u8; 4]; DIGITS]; 4];
+
+/// Digits of a number.
+pub(super) const DIGITS: usize = 3;
+
+/// Bits of the largest number of a group, below `2^23`, which is what three signed digits hold.
+const BITS: i32 = 22;
+
+/// One row of `X` in integers: `x = step (digits)` in each group, rounded to a step of `2^-22` of the largest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Integers<'a> {
+    pub(super) blocks: &'a [DigitBlock],
+    /// Of each group: a power of two.
+    pub(super) steps: &'a [f32],
+    /// Sums of each digit over each group.
+    pub(super) digit_sums: &'a [[f32; DIGITS]],
+    /// The sum of `x` over each group.
+    pub(super) sums: &'a [f32],
+}
+
+impl<'a> Integers<'a> {
+    pub(super) fn of(w: &WeightOnly, row: &[f32], scratch: &'a mut Scratch) -> Self {
+        let packed = &w.packed;
+        let k = row.len();
+        scratch.digits.clear();
+        scratch.digit_sums.clear();
+        scratch.sums.clear();
+        scratch.factors.clear();
+        let at = |column: usize| row[w.order.as_ref().map_or(column, |order| order[column] as usize)];
+        for start in (0..k).step_by(packed.group()) {
+            let end = k.min(start + packed.group());
+            let largest =
+                (start..end).map(at).fold(0.0f32, |top, x| if x.abs() > top { x.abs() } else { top });
+            // In f64, where neither the step nor its inverse leaves the range.
+            let exponent =
+                if largest == 0.0 { 0 } else { f64::from(largest).log2().floor() as i32 + 1 - BITS };
+            let (step, up) = (2f64.powi(exponent), 2f64.powi(-exponent));
+            let (mut sum, mut digit_sums) = (0.0f64, [0i32; DIGITS]);
+            for first in (start..end).step_by(BLOCK) {
+                let mut block = [[[0; 4]; DIGITS]; 4];
+                for (c, column) in (first..end.min(first + BLOCK)).enumerate() {
+                    let x = f64::from(at(column));
+                    sum += x;
+                    // Adding 1.5 * 2^52 rounds half to even.
+                    const MAGIC: f64 = 6_755_399_441_055_744.0;
+                    let mut rest = ((x * up + MAGIC) - MAGIC) as i32;
+                    for (digits, total) in block[c / 4].iter_mut().zip(&mut digit_sums) {
+                        let digit = rest as i8;
+                        digits[c % 4] = digit as u8;
+                        *total += i32::from(digit);
+                        rest = (rest - i32::from(digit)) >> 8;
+                    }
+                }
+                scratch.digits.push(block);
+            }
+            scratch.digit_sums.push(digit_sums.map(|sum| sum as f32));
+            scratch.sums.push(sum as f32);
+            scratch.factors.push(step as f32);
+        }
+        Integers {
+            blocks: &scratch.digits,
+            steps: &scratch.factors,
+            digit_sums: &scratch.digit_sums,
+            sums: &scratch.sums,
+        }
+    }
+}
+
 /// Memory that a thread keeps between calls.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     x: Vec<Block>,
     sums: Vec<f32>,
     factors: Vec<f32>,
+    digits: Vec<DigitBlock>,
+    digit_sums: Vec<[f32; DIGITS]>,
 }
 
 /// `body` with the memory of this thread.
