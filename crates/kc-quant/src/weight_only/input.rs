@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use kc_core::{Isa, Level};
 
-use super::{MOST, WeightOnly};
+use super::{MOST, Offsets, WeightOnly};
 use crate::interleaved::BLOCK;
 use crate::rows::Rows;
 
@@ -54,7 +54,7 @@ pub(super) type DigitBlock = [[[u8; 4]; DIGITS]; 4];
 /// Digits of a number.
 pub(super) const DIGITS: usize = 3;
 
-/// Bits of the largest number of a group, below `2^23`, which is what three signed digits hold.
+/// Bits of the largest number of a group: three signed digits hold less than `2^23`.
 const BITS: i32 = 22;
 
 /// One row of `X` in integers: `x = step (digits)` in each group, rounded to a step of `2^-22` of the largest.
@@ -71,42 +71,41 @@ pub(super) struct Integers<'a> {
 
 impl<'a> Integers<'a> {
     pub(super) fn of(w: &WeightOnly, row: &[f32], scratch: &'a mut Scratch) -> Self {
-        let packed = &w.packed;
         let k = row.len();
+        let offsets = matches!(w.zeros, Offsets::Added(_));
         scratch.digits.clear();
         scratch.digit_sums.clear();
         scratch.sums.clear();
         scratch.factors.clear();
-        let at = |column: usize| row[w.order.as_ref().map_or(column, |order| order[column] as usize)];
-        for start in (0..k).step_by(packed.group()) {
-            let end = k.min(start + packed.group());
-            let largest =
-                (start..end).map(at).fold(0.0f32, |top, x| if x.abs() > top { x.abs() } else { top });
-            // In f64, where neither the step nor its inverse leaves the range.
-            let exponent =
-                if largest == 0.0 { 0 } else { f64::from(largest).log2().floor() as i32 + 1 - BITS };
-            let (step, up) = (2f64.powi(exponent), 2f64.powi(-exponent));
-            let (mut sum, mut digit_sums) = (0.0f64, [0i32; DIGITS]);
+        for start in (0..k).step_by(w.packed.group()) {
+            let end = k.min(start + w.packed.group());
+            scratch.group.clear();
             for first in (start..end).step_by(BLOCK) {
-                let mut block = [[[0; 4]; DIGITS]; 4];
-                for (c, column) in (first..end.min(first + BLOCK)).enumerate() {
-                    let x = f64::from(at(column));
-                    sum += x;
-                    // Adding 1.5 * 2^52 rounds half to even.
-                    const MAGIC: f64 = 6_755_399_441_055_744.0;
-                    let mut rest = ((x * up + MAGIC) - MAGIC) as i32;
-                    for (digits, total) in block[c / 4].iter_mut().zip(&mut digit_sums) {
-                        let digit = rest as i8;
-                        digits[c % 4] = digit as u8;
-                        *total += i32::from(digit);
-                        rest = (rest - i32::from(digit)) >> 8;
+                let mut block = [0.0; BLOCK];
+                let columns = first..end.min(first + BLOCK);
+                match &w.order {
+                    None => block[..columns.len()].copy_from_slice(&row[columns]),
+                    Some(order) => {
+                        for (x, &column) in block.iter_mut().zip(&order[columns]) {
+                            *x = row[column as usize];
+                        }
                     }
                 }
-                scratch.digits.push(block);
+                scratch.group.push(block);
             }
-            scratch.digit_sums.push(digit_sums.map(|sum| sum as f32));
-            scratch.sums.push(sum as f32);
-            scratch.factors.push(step as f32);
+            let step = step_of(&scratch.group);
+            let mut totals = [[0i32; BLOCK]; DIGITS];
+            for block in &scratch.group {
+                scratch.digits.push(split(block, step, &mut totals));
+            }
+            let mut digit_sums = [0.0; DIGITS];
+            for (sum, lanes) in digit_sums.iter_mut().zip(&totals) {
+                *sum = lanes.iter().sum::<i32>() as f32;
+            }
+            let sum = || scratch.group.as_flattened().iter().map(|&x| f64::from(x)).sum::<f64>();
+            scratch.digit_sums.push(digit_sums);
+            scratch.sums.push(if offsets { sum() as f32 } else { 0.0 });
+            scratch.factors.push(power(step));
         }
         Integers {
             blocks: &scratch.digits,
@@ -117,12 +116,58 @@ impl<'a> Integers<'a> {
     }
 }
 
+/// The exponent of the step of a group: its largest magnitude is below `2^BITS` steps.
+fn step_of(group: &[Block]) -> i32 {
+    let mut top = [0.0f32; BLOCK];
+    for block in group {
+        for l in 0..BLOCK {
+            let size = block[l].abs();
+            top[l] = if size > top[l] { size } else { top[l] };
+        }
+    }
+    let largest = top.iter().fold(0.0f32, |top, &x| if x > top { x } else { top });
+    // In f64 denormal numbers are like others.
+    let exponent = (f64::from(largest).to_bits() >> 52) as i32 - 1023;
+    if largest == 0.0 { 0 } else { exponent + 1 - BITS }
+}
+
+/// `2^exponent`, from `2^-149` to `2^127`.
+fn power(exponent: i32) -> f32 {
+    f64::from_bits(((exponent + 1023) as u64) << 52) as f32
+}
+
+/// The digits of a block, whose sums are added to `totals`.
+#[inline(always)]
+fn split(block: &Block, step: i32, totals: &mut [[i32; BLOCK]; DIGITS]) -> DigitBlock {
+    // Adding 1.5 * 2^23 rounds a number of up to 22 bits half to even.
+    const MAGIC: f32 = 12_582_912.0;
+    // Two factors, neither of which leaves the range of f32.
+    let half = -step / 2;
+    let (first, second) = (power(half), power(-step - half));
+    let mut rest = [0i32; BLOCK];
+    for l in 0..BLOCK {
+        let x = block[l] * first * second;
+        rest[l] = (x + MAGIC).to_bits() as i32 - MAGIC.to_bits() as i32;
+    }
+    let mut out = [[[0; 4]; DIGITS]; 4];
+    for d in 0..DIGITS {
+        for l in 0..BLOCK {
+            let digit = rest[l] << 24 >> 24;
+            totals[d][l] += digit;
+            rest[l] = (rest[l] - digit) >> 8;
+            out[l / 4][d][l % 4] = digit as u8;
+        }
+    }
+    out
+}
+
 /// Memory that a thread keeps between calls.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     x: Vec<Block>,
     sums: Vec<f32>,
     factors: Vec<f32>,
+    group: Vec<Block>,
     digits: Vec<DigitBlock>,
     digit_sums: Vec<[f32; DIGITS]>,
 }

@@ -131,7 +131,8 @@ fn a_ring_that_has_turned_is_read_in_order() {
     let mut ring = KvCache4::new(KvConfig { sliding: true, ..KvConfig::new(kv_heads, hd, 100) }).unwrap();
     ring.append(k.view(), v.view()).unwrap();
     for i in 0..30 {
-        let one = |x: &Tensor<f32, 3>| x.view().slice(0, t - 30 + i..t - 29 + i).unwrap().to_tensor().unwrap();
+        let one =
+            |x: &Tensor<f32, 3>| x.view().slice(0, t - 30 + i..t - 29 + i).unwrap().to_tensor().unwrap();
         if i == 0 {
             ring.reset();
             let part = |x: &Tensor<f32, 3>| x.view().slice(0, 0..t - 30).unwrap().to_tensor().unwrap();
