@@ -309,8 +309,14 @@ impl KvCache4 {
             return None;
         }
         scales.clear();
-        for slot in slots.clone() {
-            scales.extend((0..hd.div_ceil(self.group)).map(|g| self.scale(side, head, slot, g)));
+        let each = hd.div_ceil(self.group) * self.config.scale_type.bytes();
+        let bytes = &self.scales[self.line(side, head, slots.start) * each..][..slots.len() * each];
+        match self.config.scale_type {
+            ScaleType::Fp8 => scales.extend(bytes.iter().map(|&code| fp8::decode(code))),
+            ScaleType::Bf16 => {
+                scales.extend(bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()));
+            }
+            ScaleType::F32 => scales.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b))),
         }
         let words = hd / CODES;
         let first = self.line(side, head, slots.start) * words;

@@ -34,10 +34,9 @@ pub(super) fn tokens(
 pub(super) fn dots(isa: Isa, keys: Packed<'_>, q: &[f32], scale: f32, out: &mut [f32], stride: usize) {
     assert!(isa.level() >= Level::Avx2, "the kernel needs AVX2");
     let hd = keys.words * LANES;
-    let (q, rows) = (q.chunks_exact(hd), q.len() / hd);
-    let q: Vec<&[f32]> = q.collect();
+    let q: Vec<&[[f32; LANES]]> = q.chunks_exact(hd).map(|row| row.as_chunks().0).collect();
     let mut r = 0;
-    while r < rows {
+    while r < q.len() {
         let out = &mut out[r * stride..];
         // SAFETY: an Isa of this level was detected, so the processor has AVX2 and FMA.
         r += unsafe {
@@ -111,7 +110,7 @@ fn total(v: __m256) -> f32 {
 #[target_feature(enable = "avx2,fma")]
 fn dots_of<const R: usize>(
     keys: Packed<'_>,
-    q: [&[f32]; R],
+    q: [&[[f32; LANES]]; R],
     scale: f32,
     out: &mut [f32],
     stride: usize,
@@ -121,11 +120,15 @@ fn dots_of<const R: usize>(
         let mut sums = [_mm256_setzero_ps(); R];
         for (g, words) in words.chunks(keys.group).enumerate() {
             let mut part = [_mm256_setzero_ps(); R];
-            let first = g * keys.group * LANES;
+            let first = g * keys.group;
+            let mut queries: [&[[f32; LANES]]; R] = [&[]; R];
+            for r in 0..R {
+                queries[r] = &q[r][first..first + words.len()];
+            }
             for (w, word) in words.iter().enumerate() {
                 let k = numbers(*word);
                 for r in 0..R {
-                    part[r] = _mm256_fmadd_ps(k, load(&q[r][first + w * LANES..]), part[r]);
+                    part[r] = _mm256_fmadd_ps(k, load(&queries[r][w]), part[r]);
                 }
             }
             let scale = _mm256_set1_ps(keys.scales[t * groups + g]);

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use kc_core::{Isa, Level};
 
-use super::{MOST, WeightOnly};
+use super::{MOST, Offsets, WeightOnly};
 use crate::interleaved::BLOCK;
 use crate::rows::Rows;
 
@@ -48,12 +48,128 @@ impl<'a> Some<'a> {
     }
 }
 
+/// Columns of a block as integers: for each of four quads three signed digits, base 256, of four columns.
+pub(super) type DigitBlock = [[[u8; 4]; DIGITS]; 4];
+
+/// Digits of a number.
+pub(super) const DIGITS: usize = 3;
+
+/// Bits of the largest number of a group: three signed digits hold less than `2^23`.
+const BITS: i32 = 22;
+
+/// One row of `X` in integers: `x = step (digits)` in each group, rounded to a step of `2^-22` of the largest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Integers<'a> {
+    pub(super) blocks: &'a [DigitBlock],
+    /// Of each group: a power of two.
+    pub(super) steps: &'a [f32],
+    /// Sums of each digit over each group.
+    pub(super) digit_sums: &'a [[f32; DIGITS]],
+    /// The sum of `x` over each group.
+    pub(super) sums: &'a [f32],
+}
+
+impl<'a> Integers<'a> {
+    pub(super) fn of(w: &WeightOnly, row: &[f32], scratch: &'a mut Scratch) -> Self {
+        let k = row.len();
+        let offsets = matches!(w.zeros, Offsets::Added(_));
+        scratch.digits.clear();
+        scratch.digit_sums.clear();
+        scratch.sums.clear();
+        scratch.factors.clear();
+        for start in (0..k).step_by(w.packed.group()) {
+            let end = k.min(start + w.packed.group());
+            scratch.group.clear();
+            for first in (start..end).step_by(BLOCK) {
+                let mut block = [0.0; BLOCK];
+                let columns = first..end.min(first + BLOCK);
+                match &w.order {
+                    None => block[..columns.len()].copy_from_slice(&row[columns]),
+                    Some(order) => {
+                        for (x, &column) in block.iter_mut().zip(&order[columns]) {
+                            *x = row[column as usize];
+                        }
+                    }
+                }
+                scratch.group.push(block);
+            }
+            let step = step_of(&scratch.group);
+            let mut totals = [[0i32; BLOCK]; DIGITS];
+            for block in &scratch.group {
+                scratch.digits.push(split(block, step, &mut totals));
+            }
+            let mut digit_sums = [0.0; DIGITS];
+            for (sum, lanes) in digit_sums.iter_mut().zip(&totals) {
+                *sum = lanes.iter().sum::<i32>() as f32;
+            }
+            let sum = || scratch.group.as_flattened().iter().map(|&x| f64::from(x)).sum::<f64>();
+            scratch.digit_sums.push(digit_sums);
+            scratch.sums.push(if offsets { sum() as f32 } else { 0.0 });
+            scratch.factors.push(power(step));
+        }
+        Integers {
+            blocks: &scratch.digits,
+            steps: &scratch.factors,
+            digit_sums: &scratch.digit_sums,
+            sums: &scratch.sums,
+        }
+    }
+}
+
+/// The exponent of the step of a group: its largest magnitude is below `2^BITS` steps.
+fn step_of(group: &[Block]) -> i32 {
+    let mut top = [0.0f32; BLOCK];
+    for block in group {
+        for l in 0..BLOCK {
+            let size = block[l].abs();
+            top[l] = if size > top[l] { size } else { top[l] };
+        }
+    }
+    let largest = top.iter().fold(0.0f32, |top, &x| if x > top { x } else { top });
+    // In f64 denormal numbers are like others.
+    let exponent = (f64::from(largest).to_bits() >> 52) as i32 - 1023;
+    if largest == 0.0 { 0 } else { exponent + 1 - BITS }
+}
+
+/// `2^exponent`, from `2^-149` to `2^127`.
+fn power(exponent: i32) -> f32 {
+    f64::from_bits(((exponent + 1023) as u64) << 52) as f32
+}
+
+/// The digits of a block, whose sums are added to `totals`.
+#[inline(always)]
+fn split(block: &Block, step: i32, totals: &mut [[i32; BLOCK]; DIGITS]) -> DigitBlock {
+    // Adding 1.5 * 2^23 rounds a number of up to 22 bits half to even.
+    const MAGIC: f32 = 12_582_912.0;
+    // Two factors, neither of which leaves the range of f32.
+    let half = -step / 2;
+    let (first, second) = (power(half), power(-step - half));
+    let mut rest = [0i32; BLOCK];
+    for l in 0..BLOCK {
+        let x = block[l] * first * second;
+        rest[l] = (x + MAGIC).to_bits() as i32 - MAGIC.to_bits() as i32;
+    }
+    let mut out = [[[0; 4]; DIGITS]; 4];
+    for d in 0..DIGITS {
+        for l in 0..BLOCK {
+            let digit = rest[l] << 24 >> 24;
+            totals[d][l] += digit;
+            rest[l] = (rest[l] - digit) >> 8;
+            out[l / 4][d][l % 4] = digit as u8;
+        }
+    }
+    out
+}
+
 /// Memory that a thread keeps between calls.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     x: Vec<Block>,
     sums: Vec<f32>,
     factors: Vec<f32>,
+    group: Vec<Block>,
+    digits: Vec<DigitBlock>,
+    digit_sums: Vec<[f32; DIGITS]>,
 }
 
 /// `body` with the memory of this thread.

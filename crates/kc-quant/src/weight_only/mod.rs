@@ -54,7 +54,7 @@ pub mod reference;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use input::Prepared;
+use input::{Integers, Prepared};
 pub(crate) use panels::Dequantized;
 use panels::{Write, gathered};
 
@@ -221,7 +221,10 @@ impl WeightOnly {
             };
         }
         input::with_scratch(|scratch| {
-            let input = Prepared::of(isa, self, &rows, x.rows(), scratch);
+            let input = match x.rows() {
+                1 if self.counts(isa) => Input::Integers(Integers::of(self, rows.row(0), scratch)),
+                m => Input::Floats(Prepared::of(isa, self, &rows, m, scratch)),
+            };
             let pairs = n.div_ceil(2 * LANES);
             let parallel = x.rows() * n * k >= SERIAL && kc_core::par::threads() > 1;
             self.few(isa, &input, 0..pairs, out, parallel)
@@ -233,7 +236,7 @@ impl WeightOnly {
     fn few(
         &self,
         isa: Isa,
-        input: &Prepared<'_>,
+        input: &Input<'_>,
         pairs: std::ops::Range<usize>,
         out: TensorViewMut<'_, f32, 2>,
         parallel: bool,
@@ -254,7 +257,7 @@ impl WeightOnly {
     fn few_here(
         &self,
         isa: Isa,
-        input: &Prepared<'_>,
+        input: &Input<'_>,
         pairs: std::ops::Range<usize>,
         mut out: TensorViewMut<'_, f32, 2>,
     ) {
@@ -265,18 +268,30 @@ impl WeightOnly {
             let both = [self.panel(2 * pair), self.panel((2 * pair + 1).min(panels - 1))];
             let (column, bias_at) = (at * 2 * LANES, pair * 2 * LANES);
             let width = (2 * LANES).min(out.shape()[1] - column);
-            for first in (0..input.rows()).step_by(MOST) {
-                let rows = input.some(first);
-                let mut sums = [[[0.0; LANES]; 2]; MOST];
-                multiply(isa, layout, both, rows.as_slice(), &mut sums);
-                for (r, sums) in sums.iter().enumerate().take(rows.as_slice().len()) {
-                    let mut row = out.row_mut(first + r);
-                    for (j, sum) in sums.as_flattened()[..width].iter().enumerate() {
-                        row.set([column + j], sum + self.bias.as_ref().map_or(0.0, |b| b[bias_at + j]));
+            let bias = self.bias.as_ref().map(|bias| &bias[bias_at..bias_at + width]);
+            match input {
+                Input::Floats(input) => {
+                    for first in (0..input.rows()).step_by(MOST) {
+                        let rows = input.some(first);
+                        let mut sums = [[[0.0; LANES]; 2]; MOST];
+                        multiply(isa, layout, both, rows.as_slice(), &mut sums);
+                        for (r, sums) in sums.iter().enumerate().take(rows.as_slice().len()) {
+                            write(out.row_mut(first + r), column, &sums.as_flattened()[..width], bias);
+                        }
                     }
+                }
+                Input::Integers(row) => {
+                    let mut sums = [[0.0; LANES]; 2];
+                    multiply_one(isa, layout, both, *row, &mut sums);
+                    write(out.row_mut(0), column, &sums.as_flattened()[..width], bias);
                 }
             }
         }
+    }
+
+    /// True if one row of `X` is multiplied in integers.
+    fn counts(&self, isa: Isa) -> bool {
+        cfg!(target_arch = "x86_64") && isa.level() > kc_core::Level::Portable && self.packed.width() <= 4
     }
 
     fn layout(&self) -> Layout {
@@ -297,6 +312,27 @@ impl WeightOnly {
         };
         Panel { codes: self.packed.panel(index), scales: &self.scales[part(&self.scales)], zero }
     }
+}
+
+/// The rows of a call as a kernel reads them.
+enum Input<'a> {
+    Floats(Prepared<'a>),
+    Integers(Integers<'a>),
+}
+
+/// Stores sums plus bias from `column` on.
+fn write(mut row: TensorViewMut<'_, f32, 1>, column: usize, sums: &[f32], bias: Option<&[f32]>) {
+    for (j, sum) in sums.iter().enumerate() {
+        row.set([column + j], sum + bias.map_or(0.0, |bias| bias[j]));
+    }
+}
+
+/// `sums[p][lane]` of two panels and one row of `X` in integers, where [`WeightOnly::counts`] says so.
+fn multiply_one(isa: Isa, layout: Layout, panels: [Panel<'_>; 2], row: Integers<'_>, sums: &mut [Lane; 2]) {
+    #[cfg(target_arch = "x86_64")]
+    x86::multiply_one(isa, layout, panels, row, sums);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (isa, layout, panels, row, sums);
 }
 
 /// `sums[r][p][lane]` of two panels and up to [`MOST`] rows of `X`.

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use kc_core::{Isa, Level};
 
-use super::input::{Row, shift};
+use super::input::{DIGITS, DigitBlock, Integers, Row, shift};
 use super::{LANES, Lane, Layout, MOST, Panel, Zero};
 use crate::interleaved::BLOCK;
 
@@ -39,6 +39,25 @@ pub(super) fn multiply(
         4 => of_width!(4),
         6 => of_width!(6),
         _ => of_width!(8),
+    }
+}
+
+/// Sums of two panels and one row of `X` in integers, for codes of at most four bits.
+pub(super) fn multiply_one(
+    isa: Isa,
+    layout: Layout,
+    panels: [Panel<'_>; 2],
+    row: Integers<'_>,
+    sums: &mut [Lane; 2],
+) {
+    assert!(isa.level() >= Level::Avx2, "the kernel needs AVX2");
+    // SAFETY: an Isa of this level was detected, so the processor has AVX2 and FMA.
+    unsafe {
+        match layout.width {
+            2 => one_row::<2>(layout, panels, row, sums),
+            4 => one_row::<4>(layout, panels, row, sums),
+            width => unreachable!("codes of {width} bits leave no room for sums of 16 bits"),
+        }
     }
 }
 
@@ -247,6 +266,112 @@ fn add_group(panel: &Panel<'_>, g: usize, row: &Row<'_>, part: &Lane, total: &mu
             _mm256_fmadd_ps(scale, part, _mm256_fmadd_ps(offset, sum, old))
         }
     };
+    store(new, total);
+}
+
+/// Quad `quad` of a block as bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn bytes<const WIDTH: u8>(block: &[u8], quad: usize) -> __m256i {
+    let (v, mask) = if WIDTH == 2 {
+        let v = register(block, 0);
+        let v = match quad {
+            0 => v,
+            1 => _mm256_srli_epi16::<2>(v),
+            2 => _mm256_srli_epi16::<4>(v),
+            _ => _mm256_srli_epi16::<6>(v),
+        };
+        (v, 3)
+    } else {
+        let v = register(block, quad / 2);
+        (if quad % 2 == 0 { v } else { _mm256_srli_epi16::<4>(v) }, 15)
+    };
+    _mm256_and_si256(v, _mm256_set1_epi8(mask))
+}
+
+/// Two panels and one row of `X` in three digits: 32 products in one instruction, summed exactly.
+#[target_feature(enable = "avx2,fma")]
+fn one_row<const WIDTH: u8>(layout: Layout, panels: [Panel<'_>; 2], row: Integers<'_>, sums: &mut [Lane; 2]) {
+    let block_bytes = usize::from(WIDTH) / 2 * 4 * LANES;
+    assert_eq!(block_bytes, layout.block_bytes, "blocks of eight rows");
+    let group_bytes = layout.group_blocks * block_bytes;
+    if group_bytes == 0 {
+        return;
+    }
+    let ones = _mm256_set1_epi16(1);
+    let groups = panels[0].codes.chunks(group_bytes).zip(panels[1].codes.chunks(group_bytes));
+    let groups = groups.zip(row.blocks.chunks(layout.group_blocks));
+    for (g, ((first, second), digits)) in groups.enumerate() {
+        let (mut wide_a, mut wide_b) = ([_mm256_setzero_si256(); DIGITS], [_mm256_setzero_si256(); DIGITS]);
+        // Eight quads: their sums of 16 bits are at most 8 * 2 * 15 * 128.
+        let steps = first.chunks(2 * block_bytes).zip(second.chunks(2 * block_bytes)).zip(digits.chunks(2));
+        for ((first, second), digits) in steps {
+            let (mut a, mut b) = ([_mm256_setzero_si256(); DIGITS], [_mm256_setzero_si256(); DIGITS]);
+            let blocks = first.chunks_exact(block_bytes).zip(second.chunks_exact(block_bytes));
+            for ((first, second), digits) in blocks.zip(digits) {
+                macro_rules! quad {
+                    ($quad:literal) => {
+                        let (x, y) = (bytes::<WIDTH>(first, $quad), bytes::<WIDTH>(second, $quad));
+                        let [d0, d1, d2] = digits_of(digits, $quad);
+                        a[0] = _mm256_add_epi16(a[0], _mm256_maddubs_epi16(x, d0));
+                        b[0] = _mm256_add_epi16(b[0], _mm256_maddubs_epi16(y, d0));
+                        a[1] = _mm256_add_epi16(a[1], _mm256_maddubs_epi16(x, d1));
+                        b[1] = _mm256_add_epi16(b[1], _mm256_maddubs_epi16(y, d1));
+                        a[2] = _mm256_add_epi16(a[2], _mm256_maddubs_epi16(x, d2));
+                        b[2] = _mm256_add_epi16(b[2], _mm256_maddubs_epi16(y, d2));
+                    };
+                }
+                quad!(0);
+                quad!(1);
+                quad!(2);
+                quad!(3);
+            }
+            macro_rules! widen {
+                ($d:literal) => {
+                    wide_a[$d] = _mm256_add_epi32(wide_a[$d], _mm256_madd_epi16(a[$d], ones));
+                    wide_b[$d] = _mm256_add_epi32(wide_b[$d], _mm256_madd_epi16(b[$d], ones));
+                };
+            }
+            widen!(0);
+            widen!(1);
+            widen!(2);
+        }
+        add_digits(&panels[0], g, &row, wide_a, &mut sums[0]);
+        add_digits(&panels[1], g, &row, wide_b, &mut sums[1]);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn digits_of(block: &DigitBlock, quad: usize) -> [__m256i; DIGITS] {
+    let [a, b, c] = block[quad];
+    [
+        _mm256_set1_epi32(i32::from_le_bytes(a)),
+        _mm256_set1_epi32(i32::from_le_bytes(b)),
+        _mm256_set1_epi32(i32::from_le_bytes(c)),
+    ]
+}
+
+/// Adds a group's sums of digits. `sum - zero * (sum of x)` is exact in each digit.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_digits(panel: &Panel<'_>, g: usize, row: &Integers<'_>, wide: [__m256i; DIGITS], total: &mut Lane) {
+    let zero = match panel.zero {
+        Zero::Constant(zero) => _mm256_set1_ps(zero),
+        Zero::Group(zeros) => load(&zeros[g]),
+        Zero::Added(_) => _mm256_setzero_ps(),
+    };
+    let [x0, x1, x2] = row.digit_sums[g];
+    let low = _mm256_fnmadd_ps(zero, _mm256_set1_ps(x0), _mm256_cvtepi32_ps(wide[0]));
+    let middle = _mm256_fnmadd_ps(zero, _mm256_set1_ps(x1), _mm256_cvtepi32_ps(wide[1]));
+    let high = _mm256_fnmadd_ps(zero, _mm256_set1_ps(x2), _mm256_cvtepi32_ps(wide[2]));
+    let sum = _mm256_fmadd_ps(middle, _mm256_set1_ps(256.0), low);
+    let sum = _mm256_fmadd_ps(high, _mm256_set1_ps(65536.0), sum);
+    let sum = _mm256_mul_ps(sum, _mm256_set1_ps(row.steps[g]));
+    let mut new = _mm256_fmadd_ps(load(&panel.scales[g]), sum, load(total));
+    if let Zero::Added(offsets) = panel.zero {
+        new = _mm256_fmadd_ps(load(&offsets[g]), _mm256_set1_ps(row.sums[g]), new);
+    }
     store(new, total);
 }
 
