@@ -26,10 +26,10 @@ pub(crate) trait Layer: Send {
 }
 
 /// Any layer of the crate, with its memory.
-pub(crate) struct Packed(pub(crate) QuantLinear, pub(crate) Scratch);
+pub(crate) struct Packed(QuantLinear, Scratch);
 
 impl Packed {
-    pub(crate) fn new(layer: QuantLinear) -> Box<dyn Layer> {
+    pub(crate) fn boxed(layer: QuantLinear) -> Box<dyn Layer> {
         Box::new(Packed(layer, Scratch::new()))
     }
 }

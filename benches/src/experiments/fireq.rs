@@ -5,16 +5,20 @@ use std::hint::black_box;
 use anyhow::Context as _;
 use kc_core::{KcRng, Tensor, TensorView};
 use kc_gemm::gemm;
+use kc_quant::QuantLinear;
 use kc_quant::fireq::{
     Activations, AttentionConfig, DequantMode, Epilogue, FactorKind, FireqLinear, FireqWeights, KvCache4,
     KvConfig, LinearConfig, MlpConfig, Numbers, PairStyle, PerTensor, RopeConfig, ScaleType, Stage,
     WeightSpec, attention, attention_float, rope_scales, scale_mlp,
 };
+use kc_quant::flexq::{QuantMatrix, QuantSpec};
+use kc_quant::linear;
 use kc_quant::metrics::relative_error;
 use kc_testing::{golden_json, golden_tensor};
 use serde_json::Value;
 
 use super::{Axis, Claim, Ctx, Plot, Series, Table, Verdict};
+use crate::low_bit::{self, Entry, Float, Packed};
 use crate::minilm::{MiniLm, Texts};
 
 const REFERENCE: PerTensor = PerTensor::Reference { rank: 1 };
@@ -26,6 +30,7 @@ pub(crate) fn run(ctx: &mut Ctx) -> anyhow::Result<()> {
     whole_model(ctx)?;
     products(ctx)?;
     decoding(ctx)?;
+    race(ctx)?;
     for (statement, paper) in [
         ("perplexity of Llama3-8B, INT4 weights and cache, FP8 activations", "6.13 to 7.06"),
         ("FFN against FP16 on one GPU, 16 x 1024 tokens", "1.24x faster"),
@@ -461,5 +466,25 @@ fn decoding(ctx: &mut Ctx) -> anyhow::Result<()> {
         verdict: Verdict::at_most(each, 0.55, 0.6),
         setup: format!("{tokens} tokens, {kv_heads} heads of {hd}, bf16 scales, positions included"),
     });
+    Ok(())
+}
+
+/// Products of 4 bits beside those of other programs.
+fn race(ctx: &mut Ctx) -> anyhow::Result<()> {
+    for (shape, tokens, threads) in low_bit::cases(ctx) {
+        let w = low_bit::weights(ctx, shape)?;
+        let weights = FireqWeights::quantize(w.view(), &WeightSpec::default())?;
+        let uniform = QuantMatrix::quantize(w.view(), &QuantSpec { bits: 4, ..QuantSpec::default() })?;
+        let plain = QuantLinear::from_uniform(uniform.uniform(), None, linear::Activations::F32)?;
+        let mut entries = [
+            Entry {
+                name: "kc INT4 x FP8",
+                layer: Packed::boxed(QuantLinear::from_fireq(&weights, None, &LinearConfig::default())?),
+            },
+            Entry { name: "kc INT4 x f32", layer: Packed::boxed(plain) },
+            Entry { name: "kc f32", layer: Box::new(Float(w.clone())) },
+        ];
+        low_bit::race(ctx, &w, tokens, threads, &mut entries)?;
+    }
     Ok(())
 }

@@ -8,13 +8,15 @@ use anyhow::Context as _;
 use kc_core::{Tensor, TensorView};
 use kc_gemm::{gemm, gemm_into};
 use kc_quant::lut_gemm::{
-    BcqMatrix, BcqSpec, Init, KernelChoice, LutLinear, LutMode, LutScratch, Offset, RtnSpec, rtn,
+    BcqMatrix, BcqSpec, Init, KernelChoice, LutLinear, LutMode, LutScratch, Method as BcqMethod, Offset,
+    RtnSpec, rtn,
 };
 use kc_quant::metrics::relative_error;
-use kc_quant::{Group, ScaleDtype};
+use kc_quant::{Group, QuantLinear, ScaleDtype};
 use kc_testing::{golden_json, golden_tensor};
 
 use super::{Axis, Claim, Ctx, Figure, Plot, Series, Table, Verdict};
+use crate::low_bit::{self, Entry, Float, Packed};
 use crate::minilm::{MiniLm, Texts};
 
 /// Layers of MiniLM-L6: activations of a few tokens, and rows of the weights.
@@ -87,7 +89,8 @@ pub(crate) fn run(ctx: &mut Ctx) -> anyhow::Result<()> {
     methods(ctx, &layers)?;
     whole_model(ctx)?;
     products(ctx)?;
-    solver(ctx)
+    solver(ctx)?;
+    race(ctx)
 }
 
 /// Bits per weight against errors.
@@ -444,5 +447,26 @@ fn solver(ctx: &mut Ctx) -> anyhow::Result<()> {
              below the greedy start's"
         ),
     });
+    Ok(())
+}
+
+/// Products of 2 and 3 bits beside those of other programs.
+fn race(ctx: &mut Ctx) -> anyhow::Result<()> {
+    for (shape, tokens, threads) in low_bit::cases(ctx) {
+        let w = low_bit::weights(ctx, shape)?;
+        let entry = |name, bits, mode| -> anyhow::Result<Entry> {
+            let spec = BcqSpec { bits, method: BcqMethod::Greedy, ..BcqSpec::default() };
+            let weights = BcqMatrix::quantize(w.view(), &spec, None)?;
+            Ok(Entry { name, layer: Packed::boxed(QuantLinear::from_bcq(&weights, None, mode)?) })
+        };
+        let mut entries = [
+            entry("kc 3-bit, I16 tables", 3, LutMode::I16)?,
+            entry("kc 3-bit, I8 tables", 3, LutMode::I8)?,
+            entry("kc 3-bit, F32 tables", 3, LutMode::F32)?,
+            entry("kc 2-bit, I16 tables", 2, LutMode::I16)?,
+            Entry { name: "kc f32", layer: Box::new(Float(w.clone())) },
+        ];
+        low_bit::race(ctx, &w, tokens, threads, &mut entries)?;
+    }
     Ok(())
 }
