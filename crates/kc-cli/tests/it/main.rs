@@ -8,6 +8,7 @@ mod help;
 mod lut_gemm;
 mod mnn;
 mod quant_formats;
+mod quant_matmul;
 mod quantize;
 mod smash;
 mod support;

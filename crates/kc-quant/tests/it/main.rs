@@ -10,5 +10,6 @@ mod fireq;
 mod flexq;
 mod formats;
 mod fp8;
+mod layers;
 mod lut_gemm;
 mod weight_only;

@@ -11,6 +11,7 @@ use kc_quant::{Group, ScaleDtype, UniformGroups, Zeros};
 use serde_json::json;
 
 use crate::report::Answer;
+use crate::weights::{SourceArgs, WeightFile};
 use crate::{input, output};
 
 /// Weights of 1 to 8 bits as sums of scaled sign matrices (binary-coding quantisation).
@@ -41,6 +42,20 @@ enum Verb {
         after_help = "Example:\n  kc quant bcq rtn --weights w.npy --bits 4 --group 128 --out q.safetensors"
     )]
     Rtn(Rtn),
+    /// Convert weights of any uniform format (GPTQ, AWQ, compressed-tensors, GGUF, MatMulNBits), exactly
+    #[command(
+        after_help = "Example:\n  kc quant bcq convert --in m.gguf --tensor blk.0.attn_q.weight --out q.safetensors"
+    )]
+    Convert {
+        #[command(flatten)]
+        source: Box<SourceArgs>,
+        /// Tensor to convert; of a quantised layer what stands before .qweight or .weight_packed
+        #[arg(long, value_name = "NAME")]
+        tensor: Option<String>,
+        /// File to write (.safetensors)
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Compute what a quantised matrix stands for
     #[command(after_help = "Example:\n  kc quant bcq dequantize --packed q.safetensors --out w.npy")]
     Dequantize {
@@ -209,6 +224,14 @@ pub(crate) fn run(args: &Args) -> Result<Answer> {
             let mut answer = stored(&args.out, &matrix)?;
             answer.set("rel_sq_error", matrix.rel_sq_error(w.view("--weights")?)?);
             Ok(answer)
+        }
+        Verb::Convert { source, tensor, out } => {
+            let (name, weight) = WeightFile::open(source)?.get(tensor.as_deref())?;
+            let Some(uniform) = weight.to_uniform()? else {
+                let reason = "numbers have no codes; quantise them (kc quant bcq quantize, or rtn)";
+                return Err(Error::unsupported(name, reason).into());
+            };
+            stored(out, &BcqMatrix::from_uniform(&uniform)?)
         }
         Verb::Dequantize { packed, out } => {
             let matrix = read(packed)?;

@@ -10,13 +10,15 @@ use kc_quant::flexq::{QuantMatrix, QuantSpec};
 use kc_quant::formats::{
     AwqTensor, GgufTensor, GgufType, GptqTensor, GptqVersion, MatMulNBits, PackQuantized, gguf,
 };
+use kc_quant::lut_gemm::{BcqMatrix, BcqSpec, Init, Offset};
 use kc_quant::metrics::relative_error;
+use kc_quant::stored::Texts;
 use kc_quant::{Group, ScaleDtype, UniformGroups};
 use serde_json::{Value, json};
 
 use crate::args::Ctx;
 use crate::report::{Answer, Usage};
-use crate::weights::{CONFIG_KEY, SourceArgs, Stored, WeightFile};
+use crate::weights::{CONFIG_KEY, LAYERS, SourceArgs, Stored, WeightFile};
 
 /// Convert weights between formats. Codes stay as they are where the target can hold them; else, and for numbers that
 /// have no codes yet, they are requantised and the error is reported.
@@ -104,6 +106,7 @@ impl Target {
     fn spec(self, args: &SourceArgs) -> QuantSpec {
         let (bits, scale_dtype) = match self {
             Target::Flexq => (6, ScaleDtype::F32),
+            Target::Bcq => (3, ScaleDtype::F32),
             Target::Mnb => (4, ScaleDtype::F32),
             _ => (4, ScaleDtype::F16),
         };
@@ -120,11 +123,13 @@ struct Piece {
     bits: Option<u8>,
     group: Option<usize>,
     scheme: Option<&'static str>,
+    /// What a layer of this program's own says about itself.
+    texts: Option<Texts>,
 }
 
 impl Piece {
     fn of_arrays(arrays: Vec<(&'static str, AnyTensor)>) -> Self {
-        Piece { arrays, gguf: None, bits: None, group: None, scheme: None }
+        Piece { arrays, gguf: None, bits: None, group: None, scheme: None, texts: None }
     }
 }
 
@@ -251,14 +256,34 @@ fn requantized(name: &str, w: &Tensor<f32, 2>, args: &Args) -> Result<(Piece, Te
         let back = tensor.dequantize()?;
         return Ok((of_gguf(tensor), back));
     }
-    let quantized = QuantMatrix::quantize(w.view(), &args.to.spec(&args.source))?;
+    let spec = args.to.spec(&args.source);
+    if args.to == Target::Bcq {
+        let best = BcqSpec { offset: Offset::Joint, init: Init::Best, ..BcqSpec::default() };
+        let best = BcqSpec { bits: spec.bits, group: spec.group, scale_dtype: spec.scale_dtype, ..best };
+        let matrix = BcqMatrix::quantize(w.view(), &best, None)?;
+        return Ok((of_bcq(&matrix)?, matrix.dequantize()?));
+    }
+    let quantized = QuantMatrix::quantize(w.view(), &spec)?;
     let piece = pack(name, quantized.uniform(), args.to)?;
     Ok((piece, quantized.dequantize()?))
 }
 
+fn of_bcq(matrix: &BcqMatrix) -> kc_core::Result<Piece> {
+    let (tensors, texts) = matrix.to_tensors()?;
+    let suffix = |name: &str| match name {
+        "bits" => ".bits",
+        "alpha" => ".alpha",
+        "offset" => ".offset",
+        _ => ".order",
+    };
+    let arrays = tensors.into_iter().map(|(name, tensor)| (suffix(&name), tensor)).collect();
+    let (bits, group) = (Some(matrix.bits()), Some(matrix.group()));
+    Ok(Piece { bits, group, texts: Some(texts), ..Piece::of_arrays(arrays) })
+}
+
 fn of_gguf(tensor: GgufTensor) -> Piece {
     let (bits, group) = tensor.kind().codes().unzip();
-    Piece { arrays: Vec::new(), gguf: Some(tensor), bits, group, scheme: None }
+    Piece { gguf: Some(tensor), bits, group, ..Piece::of_arrays(Vec::new()) }
 }
 
 /// Codes in the target's arrays. `Unsupported` if it cannot hold them.
@@ -308,9 +333,7 @@ fn pack(name: &str, weights: &UniformGroups, to: Target) -> kc_core::Result<Piec
             Piece { bits: Some(node.bits), ..Piece::of_arrays(arrays) }
         }
         Target::Gguf(kind) => return Ok(of_gguf(GgufTensor::from_uniform(name, weights, kind)?)),
-        Target::Bcq => {
-            return Err(Error::unsupported("--to bcq", "binary codes are written by `kc quant bcq convert`"));
-        }
+        Target::Bcq => return of_bcq(&BcqMatrix::from_uniform(weights)?),
     };
     piece.group = weights.order().is_none().then(|| weights.group());
     Ok(piece)
@@ -331,11 +354,16 @@ fn store(
     if matches!(args.to, Target::Gguf(_)) {
         return store_gguf(&args.out, file, pieces, copied);
     }
-    let metadata = metadata(args.to, pieces.iter().map(|(_, piece)| piece));
+    let metadata = if args.to == Target::Bcq {
+        native_metadata(&pieces, args.all)
+    } else {
+        metadata(args.to, pieces.iter().map(|(_, piece)| piece))
+    };
     let mut tensors = Vec::new();
     for (name, piece) in pieces {
-        // A single node of arrays needs no name in front of theirs.
-        let name = if args.to == Target::Mnb && !args.all { String::new() } else { name };
+        // Arrays of a single weight need no name in front of theirs.
+        let name =
+            if matches!(args.to, Target::Mnb | Target::Bcq) && !args.all { String::new() } else { name };
         tensors.extend(piece.arrays.into_iter().map(|(suffix, array)| {
             let full = format!("{name}{suffix}");
             (full.strip_prefix('.').map(str::to_owned).unwrap_or(full), array)
@@ -355,6 +383,18 @@ fn store(
         _ => return Err(Usage("--out: expected .npz or .safetensors for several tensors".into()).into()),
     }
     Ok(())
+}
+
+/// The texts of the only layer, or of all.
+fn native_metadata(pieces: &[(String, Piece)], all: bool) -> BTreeMap<String, String> {
+    match pieces {
+        [(_, Piece { texts: Some(texts), .. })] if !all => texts.clone(),
+        _ => {
+            let layers: serde_json::Map<String, Value> =
+                pieces.iter().map(|(name, piece)| (name.clone(), json!(piece.texts))).collect();
+            BTreeMap::from([(LAYERS.to_owned(), Value::Object(layers).to_string())])
+        }
+    }
 }
 
 /// What the file says about itself, so that it is read back without flags.
