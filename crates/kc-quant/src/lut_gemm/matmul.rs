@@ -23,6 +23,10 @@ fn crossover(mode: LutMode, bits: u8) -> usize {
     }
 }
 
+/// Tokens whose tables are there at a time. The literal kernel's take half a megabyte each; all others have crossed over to
+/// the dense product by then.
+const BATCH: usize = 128;
+
 /// Products with fewer weights times tokens stay on the calling thread.
 const SERIAL: usize = 1 << 17;
 
@@ -249,8 +253,26 @@ impl LutLinear {
             let rows = TensorView::from_slice([m, k], &scratch.rows)?;
             return dense::product(self.isa, rows, &self.weights, self.bias.as_deref(), out);
         }
-        self.prepare(m, scratch);
-        let LutScratch { rows, x, sums, floats, bytes, scales, blocks } = scratch;
+        let rows = std::mem::take(&mut scratch.rows);
+        for (batch, rows) in rows.chunks(BATCH * k).enumerate() {
+            self.multiply(rows, batch * BATCH, &mut out, scratch);
+        }
+        scratch.rows = rows;
+        Ok(())
+    }
+
+    /// The product of a batch of tokens, whose first is `first`.
+    fn multiply(
+        &self,
+        rows: &[f32],
+        first: usize,
+        out: &mut TensorViewMut<'_, f32, 2>,
+        scratch: &mut LutScratch,
+    ) {
+        let [n, k] = self.shape();
+        let m = rows.len() / k;
+        self.prepare(rows, m, scratch);
+        let LutScratch { x, sums, floats, bytes, scales, blocks, .. } = scratch;
         blocks.resize(n.div_ceil(ROWS) * m * ROWS, 0.0);
         let tokens = Tokens { rows, x, sums, floats, bytes, scales, count: m };
         let body = |(p, block): (usize, &mut [f32])| self.block(p, &tokens, block);
@@ -265,7 +287,7 @@ impl LutLinear {
                 if let Some(bias) = &self.bias {
                     values.iter_mut().zip(&bias[columns.clone()]).for_each(|(y, bias)| *y += bias);
                 }
-                let mut row = out.row_mut(token);
+                let mut row = out.row_mut(first + token);
                 if let Some(row) = row.as_mut_slice() {
                     row[columns.clone()].copy_from_slice(&values[..columns.len()]);
                 } else {
@@ -273,7 +295,6 @@ impl LutLinear {
                 }
             }
         }
-        Ok(())
     }
 
     /// The activations row by row, columns as the weights are stored.
@@ -293,8 +314,8 @@ impl LutLinear {
     }
 
     /// Octets, group sums and tables of all tokens.
-    fn prepare(&self, m: usize, scratch: &mut LutScratch) {
-        let LutScratch { rows, x, sums, floats, bytes, scales, .. } = scratch;
+    fn prepare(&self, rows: &[f32], m: usize, scratch: &mut LutScratch) {
+        let LutScratch { x, sums, floats, bytes, scales, .. } = scratch;
         let (layout, k) = (self.layout, self.layout.columns);
         let (octets, groups) = (layout.octets(), layout.groups());
         sums.clear();

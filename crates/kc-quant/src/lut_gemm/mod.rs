@@ -157,7 +157,7 @@ pub struct BcqSpec {
     pub group: Group,
     /// The solver.
     pub method: Method,
-    /// Rounds of the alternating solver. 0 leaves the start.
+    /// Rounds of the alternating solver, at most 1000. 0 leaves the start.
     pub rounds: u32,
     /// How signs follow scales.
     pub assign: Assign,

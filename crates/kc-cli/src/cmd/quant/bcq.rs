@@ -125,7 +125,7 @@ struct Quantize {
     /// The solver
     #[arg(long, value_enum, value_name = "HOW", default_value_t = MethodArg::Alternating)]
     method: MethodArg,
-    /// Rounds of the alternating solver; 0 leaves the start
+    /// Rounds of the alternating solver, at most 1000; 0 leaves the start
     #[arg(long, value_name = "N", default_value_t = 15)]
     rounds: u32,
     /// How signs follow scales

@@ -11,6 +11,9 @@ use crate::rows::Rows;
 /// Rows of one piece of work.
 const ROWS: usize = 4;
 
+/// Each round has its error in the report; solvers stand still after a few dozen.
+const MOST_ROUNDS: u32 = 1000;
+
 /// A quantised matrix and how the solver came to it.
 #[derive(Debug, Clone)]
 pub struct BcqFit {
@@ -69,6 +72,9 @@ impl BcqSpec {
         check_bits(self.bits)?;
         if self.init != Init::Greedy && self.offset != Offset::Joint {
             return Err(Error::argument("init", "`greedy` unless offsets are `joint`", self.init.name()));
+        }
+        if self.rounds > MOST_ROUNDS {
+            return Err(Error::argument("rounds", format!("at most {MOST_ROUNDS}"), self.rounds));
         }
         let range = |name, value: f64, ok: bool, expected: &str| {
             if ok { Ok(()) } else { Err(Error::argument(name, expected, value)) }

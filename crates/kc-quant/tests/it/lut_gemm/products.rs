@@ -80,6 +80,7 @@ fn every_kernel_agrees_with_the_reference_at_odd_shapes() {
         (31, 10, 150, 4, 40),
         (100, 37, 200, 3, 100),
         (130, 20, 77, 2, 11),
+        (300, 3, 20, 3, 20),
         (1, 66, 2500, 3, 2500),
         (1, 3, 1025, 2, 1100),
         (2, 4, 333, 3, 12),
@@ -170,6 +171,17 @@ fn many_tokens_are_as_exact_as_f32() {
         let packed = layer.bytes_read();
         assert!(packed <= 64 * 304 * 3 / 8 + 64 * 5 * 4 * 4, "{packed}");
         assert!(layer.bytes() <= 2 * packed, "{} {packed}", layer.bytes());
+    }
+}
+
+#[test]
+fn integer_sums_are_the_same_at_every_level() {
+    let (w, x) = (matrix([70, 2100], 3, 1050, false, 23), tensor([3, 2100], 24));
+    for mode in [LutMode::I16, LutMode::I8] {
+        let product = |kernel| LutLinear::new(&w, None, mode, kernel).unwrap().forward(x.view()).unwrap();
+        let error =
+            relative_error(product(KernelChoice::Auto).view(), product(KernelChoice::Portable).view());
+        assert!(error.unwrap() < 1e-6, "{mode:?}");
     }
 }
 

@@ -343,6 +343,7 @@ fn bad_input_has_its_error() {
         BcqSpec { exponent: f64::NAN, ..default() },
         BcqSpec { clipping: 0.0, ..default() },
         BcqSpec { pruning: 1.0, ..default() },
+        BcqSpec { rounds: u32::MAX, ..default() },
     ] {
         assert!(matches!(fit(&spec, None), Err(Error::Argument { .. })), "{spec:?}");
     }
