@@ -195,7 +195,7 @@ impl KvCache4 {
             return Err(Error::too_large("cache", (self.len + t) as u64, capacity as u64, "tokens"));
         }
         // What a window would push out again at once need not enter.
-        for i in t.saturating_sub(capacity)..t {
+        for (i, &position) in positions.iter().enumerate().skip(t.saturating_sub(capacity)) {
             if self.len == capacity {
                 self.start = (self.start + 1) % capacity;
                 self.len -= 1;
@@ -208,7 +208,7 @@ impl KvCache4 {
                     self.store(side, head, slot, &token);
                 }
             }
-            self.positions[slot] = positions[i];
+            self.positions[slot] = position;
             self.len += 1;
         }
         Ok(())
@@ -264,7 +264,6 @@ impl KvCache4 {
     }
 
     /// The codes, -8 to 7, `[T, KVH, hd]`, and the scales, `[T, KVH, G]`, oldest first.
-    #[expect(clippy::type_complexity, reason = "codes and scales")]
     pub fn codes(&self, side: Side) -> Result<(Tensor<i8, 3>, Tensor<f32, 3>)> {
         let KvConfig { kv_heads, head_dim, .. } = self.config;
         let codes = Tensor::from_fn([self.len, kv_heads, head_dim], |[i, head, c]| {
@@ -422,8 +421,8 @@ fn unpack(words: &[u32], first: usize, scale: f32, out: &mut [f32]) {
         let (whole, tail) = out.as_chunks_mut::<CODES>();
         let words = &words[first / CODES..];
         for (out, word) in whole.iter_mut().zip(words) {
-            for l in 0..CODES {
-                out[l] = number(*word, l) * scale;
+            for (l, out) in out.iter_mut().enumerate() {
+                *out = number(*word, l) * scale;
             }
         }
         if let Some(word) = words.get(whole.len()) {

@@ -193,7 +193,6 @@ impl Default for VoConfig {
 /// # Errors
 /// `Argument` unless `kv_heads` divides `heads`, for a negative constant, or a `v_mul` that is not positive; `Shape`
 /// unless the parts fit; `NotFinite`.
-#[expect(clippy::type_complexity, reason = "two matrices and their factors")]
 pub fn scale_vo(
     v: TensorView<'_, f64, 2>,
     o: TensorView<'_, f64, 2>,
