@@ -59,6 +59,7 @@ pub enum Side {
 }
 
 /// Consecutive tokens of a head as they are stored.
+#[cfg(target_arch = "x86_64")]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Packed<'a> {
     /// `[tokens, words]`
@@ -286,6 +287,7 @@ impl KvCache4 {
     }
 
     /// The slots of some tokens: two runs, where a ring ends and begins again.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn slots(&self, tokens: Range<usize>) -> [Range<usize>; 2] {
         let (first, capacity) = (self.start + tokens.start, self.config.capacity);
         let end = first + tokens.len();
@@ -296,6 +298,7 @@ impl KvCache4 {
     }
 
     /// Words and scales `[slots, G]` of some slots; groups that are not whole words are not offered.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn packed<'a>(
         &'a self,
         side: Side,

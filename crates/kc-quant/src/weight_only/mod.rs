@@ -8,7 +8,7 @@
 //!
 //! | Rows of `X` | What multiplies |
 //! |---|---|
-//! | 1, up to 4 bits, on x86 | each group of `X` in three signed digits of a fixed-point number; 32 products in one instruction, exact sums |
+//! | 1, up to 4 bits | each group of `X` in three signed digits of a fixed-point number; 32 products in one instruction, exact sums |
 //! | up to 64 | a lane of a register holds one row of `W`; a column is taken out of the packed word with a mask where it lies, converted, and multiplied with `x` times the power of two that undoes its place |
 //! | more | [`kc_gemm`], whose panels are filled from the codes |
 //!
@@ -226,7 +226,7 @@ impl WeightOnly {
         }
         input::with_scratch(|scratch| {
             let input = match x.rows() {
-                1 if self.counts(isa) => Input::Integers(Integers::of(self, rows.row(0), scratch)),
+                1 if self.packed.width() <= 4 => Input::Integers(Integers::of(self, rows.row(0), scratch)),
                 m => Input::Floats(Prepared::of(isa, self, &rows, m, scratch)),
             };
             let pairs = n.div_ceil(2 * LANES);
@@ -293,11 +293,6 @@ impl WeightOnly {
         }
     }
 
-    /// True if one row of `X` is multiplied in integers.
-    fn counts(&self, isa: Isa) -> bool {
-        cfg!(target_arch = "x86_64") && isa.level() > kc_core::Level::Portable && self.packed.width() <= 4
-    }
-
     fn layout(&self) -> Layout {
         Layout {
             width: self.packed.width(),
@@ -331,12 +326,13 @@ fn write(mut row: TensorViewMut<'_, f32, 1>, column: usize, sums: &[f32], bias: 
     }
 }
 
-/// `sums[p][lane]` of two panels and one row of `X` in integers, where [`WeightOnly::counts`] says so.
+/// `sums[p][lane]` of two panels and one row of `X` in integers, for codes of at most four bits.
 fn multiply_one(isa: Isa, layout: Layout, panels: [Panel<'_>; 2], row: Integers<'_>, sums: &mut [Lane; 2]) {
-    #[cfg(target_arch = "x86_64")]
-    x86::multiply_one(isa, layout, panels, row, sums);
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (isa, layout, panels, row, sums);
+    match isa.level() {
+        #[cfg(target_arch = "x86_64")]
+        level if level > kc_core::Level::Portable => x86::multiply_one(isa, layout, panels, row, sums),
+        _ => portable::multiply_one(layout, panels, row, sums),
+    }
 }
 
 /// `sums[r][p][lane]` of two panels and up to [`MOST`] rows of `X`.
