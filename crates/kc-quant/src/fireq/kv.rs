@@ -4,12 +4,10 @@ use std::ops::Range;
 
 use kc_core::{AlignedBuf, Error, Result, Tensor, TensorView, bf16};
 
+use super::portable::{CODES, unpack, word_of};
 use super::rope::check_finite;
-use super::weights::{ScaleType, ZERO, code_of};
+use super::weights::{ScaleType, ZERO};
 use crate::fp8;
-
-/// Codes in a word.
-const CODES: usize = 8;
 
 /// The shape and the numbers of a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -403,45 +401,4 @@ impl KvCache4 {
             }
         }
     }
-}
-
-/// Up to eight codes, the first in the lowest bits.
-#[inline(always)]
-fn word_of(x: &[f32], scale: f32) -> u32 {
-    let mut padded = [0.0; CODES];
-    padded[..x.len()].copy_from_slice(x);
-    let mut codes = [0u32; CODES];
-    for l in 0..CODES {
-        codes[l] = (code_of(padded[l], scale) as i32 as u32 & 15) << (4 * l);
-    }
-    codes.iter().fold(0, |word, code| word | code)
-}
-
-/// Channels `first..` of a token: codes times their scale.
-#[inline(always)]
-fn unpack(words: &[u32], first: usize, scale: f32, out: &mut [f32]) {
-    if first.is_multiple_of(CODES) {
-        let (whole, tail) = out.as_chunks_mut::<CODES>();
-        let words = &words[first / CODES..];
-        for (out, word) in whole.iter_mut().zip(words) {
-            for (l, out) in out.iter_mut().enumerate() {
-                *out = number(*word, l) * scale;
-            }
-        }
-        if let Some(word) = words.get(whole.len()) {
-            for (l, out) in tail.iter_mut().enumerate() {
-                *out = number(*word, l) * scale;
-            }
-        }
-        return;
-    }
-    for (c, out) in (first..).zip(out) {
-        *out = number(words[c / CODES], c % CODES) * scale;
-    }
-}
-
-/// Code `l` of a word, as a number.
-#[inline(always)]
-fn number(word: u32, l: usize) -> f32 {
-    ((word >> (4 * l) & 15) ^ u32::from(ZERO)) as i32 as f32 - f32::from(ZERO)
 }

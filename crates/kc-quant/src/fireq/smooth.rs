@@ -5,7 +5,8 @@
 use kc_core::{Error, Result, Tensor, TensorView};
 
 use super::DequantMode;
-use super::weights::{FireqWeights, WeightSpec, code_of};
+use super::portable::code_of;
+use super::weights::{FireqWeights, WeightSpec};
 use crate::rows::Rows;
 
 /// Where the factor of an input channel `j` of `W` comes from, for a constant `c`. A channel of zeros gets 1.
