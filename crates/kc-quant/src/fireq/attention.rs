@@ -13,7 +13,7 @@
 
 use std::ops::Range;
 
-use kc_core::{Error, Isa, Level, Result, Tensor, TensorView, TensorViewMut, math, par};
+use kc_core::{Error, Isa, Result, Tensor, TensorView, TensorViewMut, math, par};
 use kc_gemm::gemm_into_with;
 use rayon::prelude::*;
 
@@ -32,7 +32,8 @@ const PIECE: usize = 16 * TILE;
 /// Rows of scores, query times head, that share dequantised keys.
 const ROWS: usize = 64;
 
-/// Up to so many rows are, on x86, multiplied with the codes as they are stored.
+/// Up to so many rows are multiplied with the codes as they are stored.
+#[cfg(target_arch = "x86_64")]
 const FEW: usize = 8;
 
 /// How the largest score of a row is found.
@@ -157,7 +158,7 @@ impl Source<'_> {
 fn tokens_of(isa: Isa, cache: &KvCache4, side: Side, head: usize, tokens: Range<usize>, out: &mut [f32]) {
     match isa.level() {
         #[cfg(target_arch = "x86_64")]
-        level if level > Level::Portable => super::x86::tokens(isa, cache, side, head, tokens, out),
+        level if level > kc_core::Level::Portable => super::x86::tokens(isa, cache, side, head, tokens, out),
         _ => cache.tokens(side, head, tokens, out),
     }
 }
@@ -385,7 +386,9 @@ impl Block<'_> {
     #[cfg(target_arch = "x86_64")]
     fn few(&self) -> Option<&KvCache4> {
         match self.source {
-            Source::Cache(cache) if self.rows() <= FEW && self.isa.level() > Level::Portable => Some(cache),
+            Source::Cache(cache) if self.rows() <= FEW && self.isa.level() > kc_core::Level::Portable => {
+                Some(cache)
+            }
             _ => None,
         }
     }

@@ -4,12 +4,10 @@ use std::ops::Range;
 
 use kc_core::{AlignedBuf, Error, Result, Tensor, TensorView, bf16};
 
+use super::portable::{CODES, unpack, word_of};
 use super::rope::check_finite;
-use super::weights::{ScaleType, ZERO, code_of};
+use super::weights::{ScaleType, ZERO};
 use crate::fp8;
-
-/// Codes in a word.
-const CODES: usize = 8;
 
 /// The shape and the numbers of a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +57,7 @@ pub enum Side {
 }
 
 /// Consecutive tokens of a head as they are stored.
+#[cfg(target_arch = "x86_64")]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Packed<'a> {
     /// `[tokens, words]`
@@ -195,7 +194,7 @@ impl KvCache4 {
             return Err(Error::too_large("cache", (self.len + t) as u64, capacity as u64, "tokens"));
         }
         // What a window would push out again at once need not enter.
-        for i in t.saturating_sub(capacity)..t {
+        for (i, &position) in positions.iter().enumerate().skip(t.saturating_sub(capacity)) {
             if self.len == capacity {
                 self.start = (self.start + 1) % capacity;
                 self.len -= 1;
@@ -208,7 +207,7 @@ impl KvCache4 {
                     self.store(side, head, slot, &token);
                 }
             }
-            self.positions[slot] = positions[i];
+            self.positions[slot] = position;
             self.len += 1;
         }
         Ok(())
@@ -264,7 +263,6 @@ impl KvCache4 {
     }
 
     /// The codes, -8 to 7, `[T, KVH, hd]`, and the scales, `[T, KVH, G]`, oldest first.
-    #[expect(clippy::type_complexity, reason = "codes and scales")]
     pub fn codes(&self, side: Side) -> Result<(Tensor<i8, 3>, Tensor<f32, 3>)> {
         let KvConfig { kv_heads, head_dim, .. } = self.config;
         let codes = Tensor::from_fn([self.len, kv_heads, head_dim], |[i, head, c]| {
@@ -287,6 +285,7 @@ impl KvCache4 {
     }
 
     /// The slots of some tokens: two runs, where a ring ends and begins again.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn slots(&self, tokens: Range<usize>) -> [Range<usize>; 2] {
         let (first, capacity) = (self.start + tokens.start, self.config.capacity);
         let end = first + tokens.len();
@@ -297,6 +296,7 @@ impl KvCache4 {
     }
 
     /// Words and scales `[slots, G]` of some slots; groups that are not whole words are not offered.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn packed<'a>(
         &'a self,
         side: Side,
@@ -401,45 +401,4 @@ impl KvCache4 {
             }
         }
     }
-}
-
-/// Up to eight codes, the first in the lowest bits.
-#[inline(always)]
-fn word_of(x: &[f32], scale: f32) -> u32 {
-    let mut padded = [0.0; CODES];
-    padded[..x.len()].copy_from_slice(x);
-    let mut codes = [0u32; CODES];
-    for l in 0..CODES {
-        codes[l] = (code_of(padded[l], scale) as i32 as u32 & 15) << (4 * l);
-    }
-    codes.iter().fold(0, |word, code| word | code)
-}
-
-/// Channels `first..` of a token: codes times their scale.
-#[inline(always)]
-fn unpack(words: &[u32], first: usize, scale: f32, out: &mut [f32]) {
-    if first.is_multiple_of(CODES) {
-        let (whole, tail) = out.as_chunks_mut::<CODES>();
-        let words = &words[first / CODES..];
-        for (out, word) in whole.iter_mut().zip(words) {
-            for l in 0..CODES {
-                out[l] = number(*word, l) * scale;
-            }
-        }
-        if let Some(word) = words.get(whole.len()) {
-            for (l, out) in tail.iter_mut().enumerate() {
-                *out = number(*word, l) * scale;
-            }
-        }
-        return;
-    }
-    for (c, out) in (first..).zip(out) {
-        *out = number(words[c / CODES], c % CODES) * scale;
-    }
-}
-
-/// Code `l` of a word, as a number.
-#[inline(always)]
-fn number(word: u32, l: usize) -> f32 {
-    ((word >> (4 * l) & 15) ^ u32::from(ZERO)) as i32 as f32 - f32::from(ZERO)
 }

@@ -284,35 +284,57 @@ impl FireqLinear {
                 gemm_fused_with(isa, &Lines::rows(values), &panels, store(out.reborrow()))?;
             }
         }
-        let row_scales = match &self.weights {
-            Weights::Packed(_) => None,
-            Weights::Rows { scales, .. } => Some(scales.as_slice()),
-        };
+        let mut sigmoid = vec![0.0; if epilogue == Epilogue::Silu { n } else { 0 }];
+        let mut apart = Vec::new();
         for i in 0..t {
             let factor = activations.scales()[i] / self.per_tensor;
+            let aux = aux.map(|aux| aux.row(i));
             let mut row = out.row_mut(i);
-            let mut sum = 0.0f64;
-            for j in 0..n {
-                let mut y = row.as_view().at([j]) * factor;
-                if let Some(scales) = row_scales {
-                    y *= scales[j];
-                }
-                y += self.bias.as_ref().map_or(0.0, |b| b[j]);
-                let other = || aux.map_or(0.0, |aux| aux.at([i, j]));
-                let y = match epilogue {
-                    Epilogue::None => y,
-                    Epilogue::Silu => y / (1.0 + (-y).exp()),
-                    Epilogue::Mul => y * other(),
-                    Epilogue::Add | Epilogue::SquareDot => y + other(),
-                };
-                sum += f64::from(y) * f64::from(y);
-                row.set([j], y);
-            }
+            let sum = if let Some(row) = row.as_mut_slice() {
+                self.finish(isa, factor, epilogue, aux, row, &mut sigmoid)?
+            } else {
+                apart.clear();
+                apart.extend(row.as_view().iter());
+                let sum = self.finish(isa, factor, epilogue, aux, &mut apart, &mut sigmoid)?;
+                row.copy_from(TensorView::from_slice([n], &apart)?)?;
+                sum
+            };
             if let Some(to) = square_sums.get_mut(i) {
                 *to = sum as f32;
             }
         }
         Ok(())
+    }
+
+    /// Scales, bias and epilogue of one row; the sum of squares if the epilogue wants it.
+    fn finish(
+        &self,
+        isa: Isa,
+        factor: f32,
+        epilogue: Epilogue,
+        aux: Option<TensorView<'_, f32, 1>>,
+        row: &mut [f32],
+        sigmoid: &mut [f32],
+    ) -> Result<f64> {
+        row.iter_mut().for_each(|y| *y *= factor);
+        if let Weights::Rows { scales, .. } = &self.weights {
+            row.iter_mut().zip(scales).for_each(|(y, s)| *y *= s);
+        }
+        if let Some(bias) = &self.bias {
+            row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+        }
+        let aux = aux.map(|aux| aux.to_cow()).unwrap_or_default();
+        let pairs = row.iter_mut().zip(aux.iter());
+        match epilogue {
+            Epilogue::None => {}
+            Epilogue::Silu => {
+                math::apply(isa, math::Function::Sigmoid, row, sigmoid)?;
+                row.iter_mut().zip(sigmoid).for_each(|(y, s)| *y *= *s);
+            }
+            Epilogue::Mul => pairs.for_each(|(y, a)| *y *= a),
+            Epilogue::Add | Epilogue::SquareDot => pairs.for_each(|(y, a)| *y += a),
+        }
+        if epilogue == Epilogue::SquareDot { math::dot_f64_with(isa, row, row) } else { Ok(0.0) }
     }
 }
 

@@ -57,6 +57,7 @@ mod activations;
 pub mod attention;
 mod kv;
 mod linear;
+mod portable;
 pub mod reference;
 mod rope;
 mod smooth;

@@ -5,7 +5,8 @@
 use kc_core::{Error, Result, Tensor, TensorView};
 
 use super::DequantMode;
-use super::weights::{FireqWeights, WeightSpec, code_of};
+use super::portable::code_of;
+use super::weights::{FireqWeights, WeightSpec};
 use crate::rows::Rows;
 
 /// Where the factor of an input channel `j` of `W` comes from, for a constant `c`. A channel of zeros gets 1.
@@ -193,7 +194,6 @@ impl Default for VoConfig {
 /// # Errors
 /// `Argument` unless `kv_heads` divides `heads`, for a negative constant, or a `v_mul` that is not positive; `Shape`
 /// unless the parts fit; `NotFinite`.
-#[expect(clippy::type_complexity, reason = "two matrices and their factors")]
 pub fn scale_vo(
     v: TensorView<'_, f64, 2>,
     o: TensorView<'_, f64, 2>,

@@ -22,7 +22,6 @@ type Texts = BTreeMap<String, String>;
 
 impl FireqWeights {
     /// The tensors and texts to store.
-    #[expect(clippy::type_complexity, reason = "what the writer of files takes")]
     pub fn to_tensors(&self) -> Result<(Vec<(String, AnyTensor)>, Texts)> {
         let [n, k] = self.shape();
         let groups = k.div_ceil(self.group());

@@ -5,6 +5,7 @@ use std::ops::Range;
 use kc_core::{Error, Isa, Result, Tensor, TensorView, bf16, math, par};
 
 use super::DequantMode;
+use super::portable::{code_of, group_error};
 use crate::group::Group;
 use crate::int::{pack_stream, stream_words, unpack_stream};
 use crate::rows::Rows;
@@ -310,17 +311,6 @@ pub(super) fn requantize_row(row: &mut [f32]) -> f32 {
     scale
 }
 
-/// `w / s`, half to even, -8 to 7.
-#[inline(always)]
-pub(super) fn code_of(w: f32, s: f32) -> f32 {
-    // Adding 1.5 * 2^23 rounds a small number half to even, on processors without an instruction for it too.
-    const MAGIC: f32 = 12_582_912.0;
-    let q = w / s;
-    let q = if q > -8.0 { q } else { -8.0 };
-    let q = if q < 7.0 { q } else { 7.0 };
-    (q + MAGIC) - MAGIC
-}
-
 fn check_factor(sigma: f32) -> Result<()> {
     if sigma.is_finite() && sigma > 0.0 {
         return Ok(());
@@ -398,16 +388,4 @@ fn add_errors(w: &[f32], largest: f32, factors: &[f32], sums: &mut [f64]) {
         }
         *sum += error;
     }
-}
-
-/// The squared error of a group.
-fn group_error(w: &[f32], sigma: f32, s: f32) -> f64 {
-    let mut lanes = [0.0f64; 8];
-    for w in w.chunks(8) {
-        for (lane, w) in lanes.iter_mut().zip(w) {
-            let gap = f64::from(*w) - f64::from(code_of(w * sigma, s) * s / sigma);
-            *lane += gap * gap;
-        }
-    }
-    lanes.iter().sum()
 }

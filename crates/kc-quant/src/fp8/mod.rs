@@ -22,7 +22,7 @@
 //! Cost: a dozen integer operations per number, without branches, on whole registers: slices run near the speed of
 //! memory. Every level gives the same bits.
 
-use kc_core::{Error, Isa, Level, Result};
+use kc_core::{Error, Isa, Result};
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -106,7 +106,7 @@ pub fn encode_slice_with(isa: Isa, x: &[f32], out: &mut [u8]) -> Result<()> {
     same_length(x.len(), out.len())?;
     match isa.level() {
         #[cfg(target_arch = "x86_64")]
-        level if level > Level::Portable => x86::encode(isa, x, out),
+        level if level > kc_core::Level::Portable => x86::encode(isa, x, out),
         _ => encode_all(x, out),
     }
     Ok(())
@@ -134,7 +134,7 @@ pub fn decode_slice_with(isa: Isa, codes: &[u8], out: &mut [f32]) -> Result<()> 
     same_length(codes.len(), out.len())?;
     match isa.level() {
         #[cfg(target_arch = "x86_64")]
-        level if level > Level::Portable => x86::decode(isa, codes, out),
+        level if level > kc_core::Level::Portable => x86::decode(isa, codes, out),
         _ => decode_all(codes, out),
     }
     Ok(())
@@ -144,7 +144,7 @@ pub fn decode_slice_with(isa: Isa, codes: &[u8], out: &mut [f32]) -> Result<()> 
 pub fn round_slice_with(isa: Isa, x: &mut [f32]) {
     match isa.level() {
         #[cfg(target_arch = "x86_64")]
-        level if level > Level::Portable => x86::round(isa, x),
+        level if level > kc_core::Level::Portable => x86::round(isa, x),
         _ => round_all(x),
     }
 }

@@ -1,6 +1,6 @@
 //! The kernel on packed codes in safe code.
 
-use super::input::Row;
+use super::input::{DIGITS, Integers, Row};
 use super::{LANES, Lane, Layout, MOST, Panel, Zero};
 use crate::interleaved::{BLOCK, unpack_block};
 
@@ -36,6 +36,45 @@ pub(super) fn multiply(
                         Zero::Group(zeros) => scale * (parts[r][l] - zeros[g][l] * sum),
                         Zero::Added(offsets) => scale * parts[r][l] + offsets[g][l] * row.factor * sum,
                     };
+                }
+            }
+        }
+    }
+}
+
+/// Sums of two panels and one row of `X` in integers.
+pub(super) fn multiply_one(layout: Layout, panels: [Panel<'_>; 2], row: Integers<'_>, sums: &mut [Lane; 2]) {
+    for (panel, sums) in panels.iter().zip(sums) {
+        let groups = panel.codes.chunks(layout.group_blocks * layout.block_bytes);
+        for (g, (codes, digits)) in groups.zip(row.blocks.chunks(layout.group_blocks)).enumerate() {
+            let mut totals = [[0i32; DIGITS]; LANES];
+            for (block, digits) in codes.chunks_exact(layout.block_bytes).zip(digits) {
+                let mut quads = [[0; 64]; 4];
+                unpack_block(block, layout.width, &mut quads);
+                for (quad, digits) in quads.iter().zip(digits) {
+                    for (totals, codes) in totals.iter_mut().zip(quad.as_chunks::<4>().0) {
+                        for (total, digits) in totals.iter_mut().zip(digits) {
+                            for j in 0..4 {
+                                *total += i32::from(codes[j]) * i32::from(digits[j] as i8);
+                            }
+                        }
+                    }
+                }
+            }
+            for l in 0..LANES {
+                let zero = match panel.zero {
+                    Zero::Constant(zero) => zero,
+                    Zero::Group(zeros) => zeros[g][l],
+                    Zero::Added(_) => 0.0,
+                };
+                // Each digit is exact.
+                let mut sum = 0.0;
+                for d in (0..DIGITS).rev() {
+                    sum = sum * 256.0 + (totals[l][d] as f32 - zero * row.digit_sums[g][d]);
+                }
+                sums[l] += panel.scales[g][l] * (sum * row.steps[g]);
+                if let Zero::Added(offsets) = panel.zero {
+                    sums[l] += offsets[g][l] * row.sums[g];
                 }
             }
         }

@@ -284,7 +284,7 @@ fn bytes<const WIDTH: u8>(block: &[u8], quad: usize) -> __m256i {
         (v, 3)
     } else {
         let v = register(block, quad / 2);
-        (if quad % 2 == 0 { v } else { _mm256_srli_epi16::<4>(v) }, 15)
+        (if quad.is_multiple_of(2) { v } else { _mm256_srli_epi16::<4>(v) }, 15)
     };
     _mm256_and_si256(v, _mm256_set1_epi8(mask))
 }

@@ -174,6 +174,39 @@ fn memory_is_that_of_the_codes() {
 }
 
 #[test]
+fn calls_after_the_first_allocate_nothing() {
+    let layer = WeightOnly::new(&weights([64, 256], 4, 128, 0, 3), None).unwrap();
+    for m in [1, 3] {
+        let x = tensor([m, 256], 4);
+        let count = |calls: usize| {
+            let mut y = Tensor::zeros([m, 64]).unwrap();
+            let run = || (0..calls).for_each(|_| layer.forward_into(x.view(), y.view_mut()).unwrap());
+            kc_testing::alloc::measure(run).1.count
+        };
+        assert_eq!(count(1), count(20), "{m} rows");
+    }
+}
+
+#[test]
+fn a_row_of_eight_bit_floats_is_exact() {
+    // Integers of at most 22 bits: scales of 1 leave nothing to round.
+    let (n, k) = (16, 256);
+    let w = weights([n, k], 4, 128, 0, 6);
+    let ones = vec![1.0; n * 2];
+    let w = UniformGroups::new([n, k], 4, 128, w.codes().to_vec(), ones, Zeros::Constant(8)).unwrap();
+    let x: Vec<f32> = (0..k).map(|i| kc_quant::fp8::decode((i % 127) as u8)).collect();
+    let x = Tensor::from_slice([1, k], &x).unwrap();
+    let want = reference::forward(x.view(), &w, None).unwrap();
+    each_isa(|isa| {
+        let mut y = Tensor::zeros([1, n]).unwrap();
+        WeightOnly::new(&w, None).unwrap().forward_with(isa, x.view(), y.view_mut()).unwrap();
+        for (y, want) in y.as_slice().iter().zip(want.as_slice()) {
+            assert!((f64::from(*y) - want).abs() <= 3.0 * 2f64.powi(-24) * want.abs().max(1.0), "{y} {want}");
+        }
+    });
+}
+
+#[test]
 fn bad_input() {
     let w = weights([4, 8], 4, 8, 0, 1);
     assert!(matches!(WeightOnly::new(&w, Some(&[0.0; 3])), Err(Error::Shape { .. })));

@@ -185,6 +185,28 @@ fn strides_threads_and_used_memory_change_nothing() {
 }
 
 #[test]
+fn results_may_lie_anywhere() {
+    let (t, n, k) = (4, 33, 96);
+    let (x, w, aux) = (tensor([t, k], 20), tensor([n, k], 21), tensor([t, n], 22));
+    let weights = FireqWeights::quantize(w.view(), &WeightSpec::default()).unwrap();
+    let bias = normals(n, 23);
+    for mode in [DequantMode::Exact, DequantMode::Fp8Product, DequantMode::Requantized] {
+        let config = LinearConfig { mode, numbers: Numbers::Fp8 };
+        let layer = FireqLinear::new(&weights, Some(&bias), &config).unwrap();
+        for epilogue in Epilogue::ALL {
+            let aux = epilogue.needs_aux().then(|| aux.view());
+            let want = layer.forward(x.view(), epilogue, aux).unwrap();
+            let mut turned = Tensor::zeros([n, t]).unwrap();
+            let mut sums = vec![0.0; want.square_sums.as_ref().map_or(0, Vec::len)];
+            let out = turned.view_mut().transposed();
+            layer.forward_into(x.view(), epilogue, aux, out, &mut sums, &mut Activations::new()).unwrap();
+            assert_eq!(turned.view().transposed().to_vec(), want.out.as_slice());
+            assert_eq!(sums, want.square_sums.unwrap_or_default());
+        }
+    }
+}
+
+#[test]
 fn memory_is_an_eighth_of_f32() {
     let w = tensor([256, 1024], 17);
     let weights = FireqWeights::quantize(w.view(), &WeightSpec::default()).unwrap();
