@@ -73,7 +73,7 @@ pub(crate) enum From {
 #[derive(Debug)]
 pub(crate) enum WeightFile {
     Gguf(GgufFile),
-    Tensors { file: SafeTensorsFile, config: ModelConfig, args: SourceArgs },
+    Tensors { file: SafeTensorsFile, config: ModelConfig, args: Box<SourceArgs> },
     One { name: String, weight: Box<Stored> },
 }
 
@@ -172,7 +172,7 @@ impl WeightFile {
             }
         };
         let config = ModelConfig::beside(&location.path, file.metadata())?;
-        Ok(WeightFile::Tensors { file, config, args: args.clone() })
+        Ok(WeightFile::Tensors { file, config, args: Box::new(args.clone()) })
     }
 
     /// What kind of file it is.
