@@ -80,6 +80,7 @@ pub(crate) enum From {
 pub(crate) enum WeightFile {
     Gguf(GgufFile),
     Tensors { file: SafeTensorsFile, native: NativeLayers, config: ModelConfig, args: Box<SourceArgs> },
+    Tensors { file: SafeTensorsFile, config: ModelConfig, args: Box<SourceArgs> },
     One { name: String, weight: Box<Stored> },
 }
 
@@ -197,6 +198,7 @@ impl WeightFile {
             zp: None,
             k: None,
         })
+        Ok(WeightFile::Tensors { file, config, args: Box::new(args.clone()) })
     }
 
     /// What kind of file it is.

@@ -20,8 +20,10 @@ use crate::args::Ctx;
 use crate::report::{Answer, Usage};
 use crate::weights::{CONFIG_KEY, LAYERS, SourceArgs, Stored, WeightFile};
 
-/// Convert weights between formats. Codes stay as they are where the target can hold them; else, and for numbers that
-/// have no codes yet, they are requantised and the error is reported.
+/// Convert weights between formats, exactly where the target can hold them
+///
+/// Codes stay as they are where the target can hold them; else, and for numbers that have no codes yet, they are
+/// requantised, and the error is reported.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  kc quant convert --in m.gguf --tensor blk.0.attn_q.weight --to npy --out w.npy\n  \

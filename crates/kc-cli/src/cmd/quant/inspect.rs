@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::report::Answer;
 use crate::weights::{Facts, SourceArgs, WeightFile};
 
-/// List the tensors of a file: format, bits, group, shape, bits per weight.
+/// List the tensors of a file: format, bits, group, shape, bits per weight
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  kc quant inspect --in model.gguf\n  kc quant inspect --in model.safetensors --json\n  \

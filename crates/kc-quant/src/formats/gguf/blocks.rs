@@ -342,8 +342,11 @@ pub(super) fn dequantize(kind: GgufType, bytes: &[u8], shape: [usize; 2]) -> Res
     Ok(out)
 }
 
+/// From the bytes of a row to its numbers.
+type RowReader = fn(&[u8], &mut [f32]);
+
 /// The function that reads a row of that type.
-fn row_reader(kind: GgufType) -> Result<fn(&[u8], &mut [f32])> {
+fn row_reader(kind: GgufType) -> Result<RowReader> {
     Ok(match kind {
         GgufType::F32 => |bytes, out| {
             for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {

@@ -43,7 +43,7 @@ fn round(x: f32) -> f32 {
 /// A code of Q6_K with its sign: -32 to 31.
 #[inline(always)]
 fn signed_code(x: f32, inverse: f32) -> f32 {
-    round((x * inverse).max(-32.0).min(31.0))
+    round((x * inverse).clamp(-32.0, 31.0))
 }
 
 /// The squared error of codes with this scale.
@@ -164,7 +164,7 @@ fn signed_multiples(x: &[f32], scales: &[f32; 16], d: f32) -> ([i8; 16], f32) {
 /// A code of Q4_K: 0 to 15 for `scale code - min`.
 #[inline(always)]
 fn code(x: f32, min: f32, inverse: f32) -> f32 {
-    round(((x + min) * inverse).max(0.0).min(15.0))
+    round(((x + min) * inverse).clamp(0.0, 15.0))
 }
 
 fn error(x: &[f32], scale: f32, min: f32) -> f32 {

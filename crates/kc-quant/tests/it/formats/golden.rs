@@ -211,7 +211,6 @@ fn searched_blocks_are_as_good_as_those_of_ggml() {
         let ours = GgufTensor::quantize("w", w.view(), kind).unwrap().dequantize().unwrap();
         let error = |x: &Tensor<f32, 2>| kc_testing::relative_error(x.as_slice(), w.as_slice());
         let (ours, theirs) = (error(&ours), error(&theirs));
-        println!("{}: {ours:.6} of ours, {theirs:.6} of ggml", kind.name());
         // Not smaller than what the width allows either: the numbers were really rounded.
         assert!(ours <= 1.02 * theirs && ours > 0.8 * theirs, "{kind:?}: {ours}, not {theirs}");
     }
