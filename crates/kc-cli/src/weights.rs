@@ -80,7 +80,6 @@ pub(crate) enum From {
 pub(crate) enum WeightFile {
     Gguf(GgufFile),
     Tensors { file: SafeTensorsFile, native: NativeLayers, config: ModelConfig, args: Box<SourceArgs> },
-    Tensors { file: SafeTensorsFile, config: ModelConfig, args: Box<SourceArgs> },
     One { name: String, weight: Box<Stored> },
 }
 
@@ -198,7 +197,6 @@ impl WeightFile {
             zp: None,
             k: None,
         })
-        Ok(WeightFile::Tensors { file, config, args: Box::new(args.clone()) })
     }
 
     /// What kind of file it is.
