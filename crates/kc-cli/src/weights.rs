@@ -336,7 +336,8 @@ fn layer(file: &SafeTensorsFile, name: &str, config: &ModelConfig, args: &Source
             return Ok(Stored::Awq(arrays));
         }
         let mut gptq = GptqConfig::default();
-        gptq.bits = args.bits.or(config.bits);
+        // A model may have layers of several widths; with g_idx the shapes tell each layer's own.
+        gptq.bits = args.bits.or(config.bits.filter(|_| arrays.g_idx.is_none()));
         gptq.group = args.group.or(config.group);
         let second = args.gptq_v2 || config.gptq_v2;
         gptq.version = if second { GptqVersion::V2 } else { GptqVersion::V1 };
