@@ -359,11 +359,12 @@ fn products(ctx: &mut Ctx) -> anyhow::Result<()> {
                 verdict,
                 setup: format!("{n} x {k}, 3 bits, group 128, one token, one thread, minima"),
             };
+            // The published rival, OPTQ's kernel, also makes weights in registers and multiplies them: mode F32.
             ctx.claim(claim(
-                format!("{n} x {k}: 3-bit tables are faster than dequantising and multiplying"),
+                format!("{n} x {k}: 3-bit tables (I16) are faster than weights made in registers (F32)"),
                 2.1.into(),
-                dequantised.min / i16,
-                Verdict::at_least(dequantised.min / i16, 2.1, 1.0),
+                f32 / i16,
+                Verdict::at_least(f32 / i16, 2.1, 1.0),
             ));
             ctx.claim(claim(
                 format!("{n} x {k}: 3-bit I16 is at least 4 times as fast as f32 weights"),

@@ -201,23 +201,22 @@ impl BcqMatrix {
                 *to = f64::from(*from);
             }
             let levels = solve::levels(&scales[..usize::from(self.bits)], f64::from(self.offset(n, g)));
-            let end = self.shape[1].min((g + 1) * self.group);
-            for j in g * self.group..end {
+            let (first, end) = (g * self.group, self.shape[1].min((g + 1) * self.group));
+            let mut octet = [0; 8];
+            for j in first..end {
+                if j == first || j.is_multiple_of(8) {
+                    for (b, byte) in octet[..usize::from(self.bits)].iter_mut().enumerate() {
+                        *byte = self.plane_row(b, n)[j / 8];
+                    }
+                }
+                let mut code = 0;
+                for (b, byte) in octet[..usize::from(self.bits)].iter().enumerate() {
+                    code |= (byte >> (j % 8) & 1) << b;
+                }
                 let column = self.order.as_ref().map_or(j, |order| order[j] as usize);
-                out[column] = levels[usize::from(self.code(n, j))];
+                out[column] = levels[usize::from(code)];
             }
         }
-    }
-
-    /// The signs of stored column `j` of row `n`: bit `b` for plane `b`.
-    fn code(&self, n: usize, j: usize) -> u8 {
-        let row = self.shape[1].div_ceil(8);
-        let mut code = 0;
-        for b in 0..usize::from(self.bits) {
-            let byte = self.planes[(b * self.shape[0] + n) * row + j / 8];
-            code |= (byte >> (j % 8) & 1) << b;
-        }
-        code
     }
 
     /// What it stands for, `[N, K]`: sums in f64, rounded once.
