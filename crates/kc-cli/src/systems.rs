@@ -22,7 +22,7 @@ pub(crate) const SYSTEMS: &[System] = &[
         krate: "kc-quant",
         module: "flexq",
         door: "quant flexq",
-        here: false,
+        here: true,
     },
     System {
         slug: "lut_gemm",
@@ -31,7 +31,7 @@ pub(crate) const SYSTEMS: &[System] = &[
         krate: "kc-quant",
         module: "lut_gemm",
         door: "quant lut",
-        here: false,
+        here: true,
     },
     System {
         slug: "fireq",
@@ -40,7 +40,7 @@ pub(crate) const SYSTEMS: &[System] = &[
         krate: "kc-quant",
         module: "fireq",
         door: "quant fireq",
-        here: false,
+        here: true,
     },
     System {
         slug: "crossquant",

@@ -5,24 +5,28 @@
 //!
 //! | Module | What it holds |
 //! |---|---|
-//! | [`formats`] | GPTQ, AWQ, compressed-tensors, MatMulNBits and GGUF files, read and written exactly |
-//! | [`crossquant`] | activations whose step blends token and channel maxima, and the quantisation-kernel report |
+//! | [`flexq`] | weights of 6 bits (or 1 to 8), activations of 6 or 8, exact integer products; sensitive layers |
+//! | [`lut_gemm`] | weights of 1 to 8 bits as sums of signs, products by table look-up |
 //! | [`fireq`] | INT4 weights, FP8 activations, INT4 key/value cache, scalings around rotary positions |
-//! | [`fp8`] | numbers in E4M3 |
-//! | [`lut_gemm`] | weights of 1 to 8 bits as sums of signs, products by table look-up, exact from uniform codes |
-//! | [`qtensor`] | [`QTensor`]: symmetric codes with scales per row or group |
+//! | [`crossquant`] | activations whose step blends token and channel maxima, and the quantisation-kernel report |
+//! | [`formats`] | GPTQ, AWQ, compressed-tensors, MatMulNBits and GGUF files, read and written exactly |
+//! | [`linear`], [`stored`] | [`QuantLinear`]: a layer of any of them, in memory; [`stored::StoredLayer`]: in a file |
+//! | [`uniform`] | [`UniformGroups`]: codes, scales and zeros, in which formats and products meet |
 //! | [`weight_only`] | [`WeightOnly`]: f32 activations times packed codes |
-//! | [`round`], [`metrics`] | rounding to codes, relative errors |
+//! | [`qtensor`] | [`QTensor`]: symmetric codes with scales per row or group |
+//! | [`fp8`], [`int`], [`round`], [`group`], [`metrics`] | E4M3, streams of codes, rounding, groups, errors |
 //!
 //! ```
 //! use kc_core::TensorView;
-//! use kc_quant::crossquant::{CrossLinear, LinearConfig, Mode};
+//! use kc_quant::linear::{Activations, QuantLinear};
+//! use kc_quant::{QuantMatrix, QuantSpec};
 //!
 //! let w = [0.5f32, -0.25, 1.0, 0.125, 0.75, -0.5];
+//! let q = QuantMatrix::quantize(TensorView::from_slice([2, 3], &w)?, &QuantSpec::default())?;
+//! let layer = QuantLinear::from_uniform(q.uniform(), None, Activations::Bits(8))?;
 //! let x = [1.0f32, 2.0, -1.0];
-//! let layer = CrossLinear::new(TensorView::from_slice([2, 3], &w)?, None, &LinearConfig::for_mode(Mode::Folded))?;
 //! let y = layer.forward(TensorView::from_slice([1, 3], &x)?)?;
-//! assert!((y.as_slice()[0] + 1.0).abs() < 0.02);
+//! assert!((y.as_slice()[0] + 1.0).abs() < 0.05);
 //! # Ok::<(), kc_core::Error>(())
 //! ```
 

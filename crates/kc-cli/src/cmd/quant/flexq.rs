@@ -369,7 +369,7 @@ fn matmul(args: &Matmul) -> Result<Answer> {
     let seconds = start.elapsed().as_secs_f64();
     let mut answer = Answer::new();
     answer.set("kernel", layer.kernel().name()).set("shape", json!(y.shape()));
-    answer.set("abits", args.abits).set("product_seconds", seconds).set("bytes", layer.bytes());
+    answer.set("abits", args.abits).set("seconds", seconds).set("bytes", layer.bytes());
     if let Some(w) = &w {
         let mut exact = kc_gemm::gemm(x, w.view("--weights")?.transposed())?;
         if let Some(bias) = &bias {

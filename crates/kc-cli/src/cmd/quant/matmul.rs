@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Result<Answer> {
             Activations::Bits(bits) => json!(bits),
         },
     );
-    answer.set("product", layer.product()).set("product_seconds", seconds).set("weight_bytes", layer.bytes());
+    answer.set("product", layer.product()).set("seconds", seconds).set("weight_bytes", layer.bytes());
     output::tensor(&args.out, y)?;
     Ok(answer)
 }
