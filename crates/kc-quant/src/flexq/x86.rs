@@ -231,7 +231,12 @@ impl Bytes for __m256i {
                 // A count that is not known in advance keeps the loop a loop, and its sums in registers.
                 let end = quads.min(start + D);
                 let mut pairs = [[_mm256_setzero_si256(); PANELS]; T];
-                for q in start..end {
+                let (a, b) = (Self::load(w.add(64 * start)), Self::load(w.add(64 * start + 32)));
+                for t in 0..T {
+                    let x = _mm256_set1_epi32(word(x.add(t * stride + 4 * start)));
+                    pairs[t] = [_mm256_maddubs_epi16(a, x), _mm256_maddubs_epi16(b, x)];
+                }
+                for q in start + 1..end {
                     let (a, b) = (Self::load(w.add(64 * q)), Self::load(w.add(64 * q + 32)));
                     for t in 0..T {
                         let x = _mm256_set1_epi32(word(x.add(t * stride + 4 * q)));
