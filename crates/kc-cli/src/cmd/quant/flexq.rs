@@ -389,7 +389,7 @@ fn matmul(args: &Matmul) -> Result<Answer> {
 fn dump(dir: &Path, codes: &Activations) -> Result<()> {
     output::folder(dir)?;
     let [m, k] = codes.shape();
-    let groups = if m == 0 { 0 } else { codes.scales().len() / m };
+    let groups = codes.scales().len().checked_div(m).unwrap_or(0);
     output::tensor(&dir.join("codes.npy"), Tensor::from_slice([m, k], &codes.codes())?)?;
     output::tensor(&dir.join("scales.npy"), Tensor::from_slice([m, groups], &codes.scales())?)?;
     output::tensor(&dir.join("zeros.npy"), Tensor::from_slice([m, groups], &codes.zeros())?)

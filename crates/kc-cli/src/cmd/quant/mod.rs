@@ -1,13 +1,12 @@
 //! `kc quant`: the systems of quantised products, one verb each.
 
-mod bcq;
 mod convert;
 mod crossquant;
 mod fireq;
 mod flexq;
 mod fp8;
 mod inspect;
-mod lut;
+mod lut_gemm;
 mod matmul;
 
 use anyhow::Result;
@@ -15,6 +14,7 @@ use clap::Subcommand;
 
 use crate::args::Ctx;
 use crate::report::Answer;
+use lut_gemm::{bcq, lut};
 
 /// Quantised weights and activations.
 #[derive(Debug, clap::Args)]
