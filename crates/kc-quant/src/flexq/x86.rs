@@ -553,6 +553,9 @@ unsafe fn unpack<B: Bytes, const W: usize>(codes: *const u8, blocks: usize, out:
     }
 }
 
+/// Bytes between what is read and what is asked for.
+const AHEAD: usize = 4096;
+
 /// A strip with `T` tokens: codes are multiplied as they are unpacked, and everything else stays in registers.
 ///
 /// # Safety
@@ -579,6 +582,10 @@ unsafe fn few<B: Bytes, const W: usize, const T: usize, const D: usize>(
                 let mut acc = [B::load_sums([0i32; 16].as_ptr()); T];
                 for block in 0..blocks {
                     let quads = unpack_block::<B, W>(from);
+                    // Weights that come from memory are asked for early; a prefetch never faults.
+                    for line in (0..W * 2 * B::LANES).step_by(64) {
+                        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD + line).cast());
+                    }
                     from = from.add(W * 2 * B::LANES);
                     for t in 0..T {
                         acc[t] = B::dot_block::<D>(acc[t], quads, line.add(t * x.stride + block * BLOCK));
