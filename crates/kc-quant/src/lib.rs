@@ -31,6 +31,7 @@
 //! ```
 
 pub mod crossquant;
+mod dense;
 pub mod fireq;
 pub mod flexq;
 pub mod formats;

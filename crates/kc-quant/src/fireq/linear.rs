@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use kc_core::{Error, Isa, Result, Tensor, TensorView, TensorViewMut, bf16, math};
-use kc_gemm::{Lines, PanelSource, Store, gemm_fused_with};
+use kc_gemm::PanelSource;
 
 use super::activations::{Activations, Numbers, quantize_activations_into};
 use super::weights::{FireqWeights, PerTensor, ScaleType, WeightSpec, requantize_row};
+use crate::dense;
 use crate::fp8;
 use crate::group::Group;
 use crate::weight_only::{Dequantized, WeightOnly};
@@ -272,16 +273,15 @@ impl FireqLinear {
         }
         quantize_activations_into(isa, x, self.config.numbers, activations)?;
         let values = activations.values()?;
-        let store = |out| Store { out, alpha: 1.0, column_bias: None, map: |y: f32| y };
         match &self.weights {
             Weights::Packed(weights) if self.config.mode == DequantMode::Fp8Product => {
                 let panels = Rounded(Dequantized { weights, isa });
-                gemm_fused_with(isa, &Lines::rows(values), &panels, store(out.reborrow()))?;
+                dense::product(isa, values, &panels, None, out.reborrow())?;
             }
             Weights::Packed(weights) => weights.forward_with(isa, values, out.reborrow())?,
             Weights::Rows { codes, shape, .. } => {
                 let panels = Decoded { codes, shape: *shape };
-                gemm_fused_with(isa, &Lines::rows(values), &panels, store(out.reborrow()))?;
+                dense::product(isa, values, &panels, None, out.reborrow())?;
             }
         }
         let mut sigmoid = vec![0.0; if epilogue == Epilogue::Silu { n } else { 0 }];

@@ -5,10 +5,12 @@ use rayon::prelude::*;
 
 use super::bcq::BcqMatrix;
 use super::pack::{CODE_ROWS, Codes, Layout, OCTET, Planes, ROWS};
+use super::portable;
+use super::reconstruct::Reconstruct;
 use super::table::{Entries, Narrow, Wide, fill8};
 #[cfg(target_arch = "x86_64")]
 use super::x86;
-use super::{dense, portable};
+use crate::dense;
 
 /// From so many tokens on, weights are reconstructed for a dense product: measured at 4096 x 4096 on a Zen 3 processor.
 /// A product of 3 bits in f32 takes 0.57 ms a token by itself and 0.42 ms in the dense product, which takes 14 ms more for
@@ -251,7 +253,8 @@ impl LutLinear {
         }
         if self.crossover().is_some_and(|tokens| m >= tokens) {
             let rows = TensorView::from_slice([m, k], &scratch.rows)?;
-            return dense::product(self.isa, rows, &self.weights, self.bias.as_deref(), out);
+            let weights = Reconstruct { w: &self.weights, isa: self.isa };
+            return dense::product(self.isa, rows, &weights, self.bias.as_deref(), out);
         }
         let rows = std::mem::take(&mut scratch.rows);
         for (batch, rows) in rows.chunks(BATCH * k).enumerate() {

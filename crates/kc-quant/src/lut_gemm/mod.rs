@@ -65,10 +65,10 @@
 //! of integers and products in registers are additions of this crate.
 
 mod bcq;
-mod dense;
 mod matmul;
 mod pack;
 mod portable;
+mod reconstruct;
 pub mod reference;
 mod table;
 #[cfg(target_arch = "x86_64")]

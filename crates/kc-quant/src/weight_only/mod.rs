@@ -45,8 +45,8 @@
 //! of f32 and saves memory only.
 
 use kc_core::{Error, Isa, Result, Tensor, TensorView, TensorViewMut, math};
-use kc_gemm::{Lines, gemm_fused_with};
 
+use crate::dense;
 use crate::interleaved::Interleaved;
 use crate::rows::Rows;
 use crate::uniform::{UniformGroups, Zeros};
@@ -60,7 +60,7 @@ mod x86;
 
 use input::{Integers, Prepared};
 pub(crate) use panels::Dequantized;
-use panels::{Write, gathered};
+use panels::gathered;
 
 /// Rows of a panel of codes: lanes of the kernels' registers.
 const LANES: usize = 8;
@@ -217,10 +217,10 @@ impl WeightOnly {
         if x.rows() > FEW {
             let weights = Dequantized { weights: self, isa };
             return match &self.order {
-                None => gemm_fused_with(isa, &Lines::rows(x), &weights, Write { out, bias }),
+                None => dense::product(isa, x, &weights, bias, out),
                 Some(order) => {
                     let x = gathered(&rows, x.rows(), order)?;
-                    gemm_fused_with(isa, &Lines::rows(x.view()), &weights, Write { out, bias })
+                    dense::product(isa, x.view(), &weights, bias, out)
                 }
             };
         }

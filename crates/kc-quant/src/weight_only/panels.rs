@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use kc_core::{Isa, Result, Tensor, TensorViewMut};
-use kc_gemm::{Epilogue, FinishedTile, PanelSource};
+use kc_core::{Isa, Result, Tensor};
+use kc_gemm::PanelSource;
 
 use super::{LANES, Lane, WeightOnly, portable};
 use crate::interleaved::BLOCK;
@@ -19,37 +19,6 @@ pub(super) fn gathered(rows: &Rows<'_, f32>, m: usize, order: &[u32]) -> Result<
         }
     }
     Ok(out)
-}
-
-/// Stores sums plus bias.
-pub(super) struct Write<'a> {
-    pub(super) out: TensorViewMut<'a, f32, 2>,
-    pub(super) bias: Option<&'a [f32]>,
-}
-
-impl Epilogue<f32> for Write<'_> {
-    fn split_rows(self, at: usize) -> (Self, Self) {
-        let at = at.min(self.out.shape()[0]);
-        let bias = self.bias;
-        match self.out.split_at(0, at) {
-            Ok((head, tail)) => (Write { out: head, bias }, Write { out: tail, bias }),
-            Err(_) => unreachable!("at is at most the number of rows"),
-        }
-    }
-
-    fn finish(&mut self, first_row: usize, mut tile: FinishedTile<'_, f32>) {
-        let columns = tile.columns.clone();
-        for (i, values) in tile.each_row() {
-            if let Some(bias) = self.bias {
-                values.iter_mut().zip(&bias[columns.clone()]).for_each(|(y, b)| *y += b);
-            }
-            let mut row = self.out.row_mut(i - first_row);
-            match row.as_mut_slice() {
-                Some(row) => row[columns.clone()].copy_from_slice(values),
-                None => columns.clone().zip(values).for_each(|(j, y)| row.set([j], *y)),
-            }
-        }
-    }
 }
 
 /// The weights as an operand, dequantised at a level while panels are filled. Columns are in the order of the codes.

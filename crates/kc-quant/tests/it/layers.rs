@@ -177,3 +177,21 @@ fn real_layers_keep_their_accuracy() {
     let four = error(QuantLinear::from_fireq(&four, None, &fireq::LinearConfig::default()).unwrap());
     assert!(four > six && four < 0.15, "{four}");
 }
+
+#[test]
+fn wide_layers_are_shared_by_threads_and_keep_their_bits() {
+    // So many tokens that weights become panels, and so many rows that threads share them.
+    let (m, n, k) = (130, 2100, 40);
+    let (w, x, bias) = (matrix([n, k], 10), matrix([m, k], 11), normals(n, 12));
+    for method in methods() {
+        let layer = StoredLayer::quantize(w.view(), &method, None).unwrap();
+        let linear = layer.linear(Some(&bias), Activations::F32, LutMode::F32).unwrap();
+        let y = same_on_any_pool(|| linear.forward(x.view()).unwrap().into_vec());
+        let mut want = product(&x, &layer.dequantize().unwrap());
+        want.as_mut_slice().chunks_mut(n).for_each(|y| y.iter_mut().zip(&bias).for_each(|(y, b)| *y += b));
+        let y = Tensor::from_slice([m, n], &y).unwrap();
+        let most = if matches!(method, Method::Fireq(_)) { 0.05 } else { 1e-5 };
+        let error = relative_error(y.view(), want.view()).unwrap();
+        assert!(error < most, "{method:?}: {error}");
+    }
+}

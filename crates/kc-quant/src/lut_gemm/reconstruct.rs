@@ -2,29 +2,17 @@
 
 use std::ops::Range;
 
-use kc_core::{Isa, Result, TensorView, TensorViewMut};
-use kc_gemm::{Lines, PanelSource, Store, gemm_fused_with};
+use kc_core::Isa;
+use kc_gemm::PanelSource;
 
 use super::bcq::BcqMatrix;
 use super::portable::{Block, LINES};
 
-/// The matrix as the right operand of a dense product.
+/// The matrix as the right operand of a dense product, columns in stored order.
 #[derive(Debug)]
-struct Reconstruct<'a> {
-    w: &'a BcqMatrix,
-    isa: Isa,
-}
-
-/// `x W^T + bias` with the weights in f32, columns of `x` in stored order.
-pub(super) fn product(
-    isa: Isa,
-    x: TensorView<'_, f32, 2>,
-    w: &BcqMatrix,
-    bias: Option<&[f32]>,
-    out: TensorViewMut<'_, f32, 2>,
-) -> Result<()> {
-    let store = Store { out, alpha: 1.0, column_bias: bias, map: |sum| sum };
-    gemm_fused_with(isa, &Lines::rows(x), &Reconstruct { w, isa }, store)
+pub(super) struct Reconstruct<'a> {
+    pub(super) w: &'a BcqMatrix,
+    pub(super) isa: Isa,
 }
 
 impl PanelSource<f32> for Reconstruct<'_> {
