@@ -30,6 +30,7 @@
 //! # Ok::<(), kc_core::Error>(())
 //! ```
 
+mod bias;
 pub mod crossquant;
 mod dense;
 pub mod fireq;

@@ -2,7 +2,7 @@
 //!
 //! | Weights | Activations | Product |
 //! |---|---|---|
-//! | [`UniformGroups`]: GPTQ, AWQ, compressed-tensors, GGUF, MatMulNBits, [`flexq`](crate::flexq) | f32 | [`WeightOnly`] |
+//! | [`UniformGroups`]: GPTQ, AWQ, compressed-tensors, GGUF, MatMulNBits, [`flexq`] | f32 | [`WeightOnly`] |
 //! | the same | 1 to 8 bits | [`FlexLinear`] |
 //! | [`BcqMatrix`] | f32 | [`LutLinear`] |
 //! | [`FireqWeights`] | FP8, or as its config says | [`FireqLinear`] |

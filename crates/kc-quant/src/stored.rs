@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | [`flexq`](crate::flexq) | `weight_packed`, `weight_scale`, `weight_zero_point`, `weight_shape`, as compressed-tensors has them | `bits`, `group`, `scheme`, `scale_dtype` |
 //! | [`lut_gemm`](crate::lut_gemm) | `bits`, `alpha`, `offset` | `bits`, `group`, `shape` |
-//! | [`fireq`](crate::fireq) | `packed`, `scales` | `columns`, `group`, `scale_dtype`, `per_tensor` |
+//! | [`fireq`] | `packed`, `scales` | `columns`, `group`, `scale_dtype`, `per_tensor` |
 //!
 //! All have the texts `kc.system` and `kc.version`. A layer whose columns were scaled before it was quantised, as
 //! [`crossquant`](crate::crossquant) does, also has `column_factors` `[K]`.

@@ -139,14 +139,7 @@ impl CrossLinear {
         }
         config.spec.check(k)?;
         crate::round::qmax(config.weight_bits)?;
-        if let Some(bias) = bias {
-            if bias.len() != n {
-                return Err(Error::shape("bias", format!("[{n}], one per row of w"), &[bias.len()]));
-            }
-            if let Some(i) = bias.iter().position(|b| !b.is_finite()) {
-                return Err(Error::not_finite("bias", &[i], f64::from(bias[i])));
-            }
-        }
+        let bias = crate::bias::checked(bias, n)?;
         let maxima = encode::column_maxima(Isa::best(), "w", w)?;
         let weights = match (config.mode, config.weight_alpha, &config.spec.columns) {
             (Mode::Fake, None, _) => {
@@ -173,7 +166,7 @@ impl CrossLinear {
             }
             (_, None, Columns::Dynamic) => Weights::Waiting { weights: w.to_tensor()?, maxima },
         };
-        Ok(Self { config: config.clone(), shape: [n, k], weights, bias: bias.map(<[f32]>::to_vec) })
+        Ok(Self { config: config.clone(), shape: [n, k], weights, bias })
     }
 
     fn fold(w: TensorView<'_, f32, 2>, factors: Vec<f32>, config: &LinearConfig) -> Result<Weights> {

@@ -155,14 +155,7 @@ impl FireqLinear {
     /// `Shape` or `NotFinite` for the bias; `Argument` for a static scale that is not positive.
     pub fn new(weights: &FireqWeights, bias: Option<&[f32]>, config: &LinearConfig) -> Result<Self> {
         let [n, k] = weights.shape();
-        if let Some(bias) = bias {
-            if bias.len() != n {
-                return Err(Error::shape("bias", format!("[{n}], one per row of w"), &[bias.len()]));
-            }
-            if let Some(at) = math::first_non_finite(bias) {
-                return Err(Error::not_finite("bias", &[at], f64::from(bias[at])));
-            }
-        }
+        let bias = crate::bias::checked(bias, n)?;
         let packed = match config.mode {
             DequantMode::Exact | DequantMode::Fp8Product => Weights::Packed(weights.pack()?),
             DequantMode::Requantized => {
@@ -174,12 +167,7 @@ impl FireqLinear {
                 Weights::Rows { codes, scales, shape: [n, k] }
             }
         };
-        Ok(Self {
-            config: *config,
-            per_tensor: weights.per_tensor(),
-            weights: packed,
-            bias: bias.map(<[f32]>::to_vec),
-        })
+        Ok(Self { config: *config, per_tensor: weights.per_tensor(), weights: packed, bias })
     }
 
     /// `[N, K]`.

@@ -227,7 +227,7 @@ impl FlexLinear {
             group: planes.group(),
             weight_bits: bits,
             order: None,
-            bias: checked_bias(bias, n)?,
+            bias: crate::bias::checked(bias, n)?,
             farthest_zero: 1 << (bits - 1),
             packed: Packed::Planes(planes),
         })
@@ -267,7 +267,7 @@ impl FlexLinear {
             group: w.group(),
             weight_bits: w.bits(),
             order: w.order().map(<[u32]>::to_vec),
-            bias: checked_bias(bias, n)?,
+            bias: crate::bias::checked(bias, n)?,
             farthest_zero,
         })
     }
@@ -400,15 +400,4 @@ impl FlexLinear {
             }
         }
     }
-}
-
-fn checked_bias(bias: Option<&[f32]>, n: usize) -> Result<Option<Vec<f32>>> {
-    let Some(bias) = bias else { return Ok(None) };
-    if bias.len() != n {
-        return Err(Error::shape("bias", format!("[{n}], one value per row of w"), &[bias.len()]));
-    }
-    if let Some(at) = bias.iter().position(|b| !b.is_finite()) {
-        return Err(Error::not_finite("bias", &[at], f64::from(bias[at])));
-    }
-    Ok(Some(bias.to_vec()))
 }

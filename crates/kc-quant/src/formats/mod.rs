@@ -4,7 +4,7 @@
 //! arrays of one packing and gives the weights in two ways, neither of which quantises again:
 //!
 //! - `dequantize()`: the numbers that the file means, `[N, K]` in f32;
-//! - `to_uniform()`: [`UniformGroups`](crate::UniformGroups), which every product of this crate takes.
+//! - `to_uniform()`: [`UniformGroups`], which every product of this crate takes.
 //!
 //! Each `write` takes `UniformGroups` and refuses, with [`Unsupported`](kc_core::Error::Unsupported), whatever its
 //! packing cannot hold to the last bit. Making weights fit is quantising, which is a decision of the caller.

@@ -154,14 +154,7 @@ impl LutLinear {
         kernel: KernelChoice,
     ) -> Result<Self> {
         let n = weights.shape()[0];
-        if let Some(bias) = bias {
-            if bias.len() != n {
-                return Err(Error::shape("bias", format!("[{n}], one per row of w"), &[bias.len()]));
-            }
-            if let Some(i) = bias.iter().position(|b| !b.is_finite()) {
-                return Err(Error::not_finite("bias", &[i], f64::from(bias[i])));
-            }
-        }
+        let bias = crate::bias::checked(bias, n)?;
         if kernel == KernelChoice::Literal && mode != LutMode::F32 {
             return Err(Error::argument("mode", "f32 for the literal kernel", mode.name()));
         }
@@ -176,7 +169,7 @@ impl LutLinear {
             (KernelChoice::Avx2, _) => Packed::Planes(Planes::pack(weights)?),
             _ => Packed::Rows,
         };
-        let (weights, bias) = (weights.clone(), bias.map(<[f32]>::to_vec));
+        let weights = weights.clone();
         Ok(Self { layout: Layout::of(&weights), weights, bias, mode, kernel, isa, packed })
     }
 

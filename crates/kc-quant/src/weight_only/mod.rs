@@ -130,14 +130,7 @@ impl WeightOnly {
     /// `Shape` or `NotFinite` for the bias; `TooLarge` if memory is short.
     pub fn new(w: &UniformGroups, bias: Option<&[f32]>) -> Result<Self> {
         let [n, _] = w.shape();
-        if let Some(bias) = bias {
-            if bias.len() != n {
-                return Err(Error::shape("bias", format!("[{n}], one per row of w"), &[bias.len()]));
-            }
-            if let Some(at) = math::first_non_finite(bias) {
-                return Err(Error::not_finite("bias", &[at], f64::from(bias[at])));
-            }
-        }
+        let bias = crate::bias::checked(bias, n)?;
         let packed = Interleaved::pack(w, LANES)?;
         let groups = w.groups();
         let lanes = |value: &dyn Fn(usize) -> f32| {
@@ -157,7 +150,7 @@ impl WeightOnly {
             packed,
             scales: lanes(&|i| w.scales()[i]),
             zeros,
-            bias: bias.map(<[f32]>::to_vec),
+            bias,
             order: w.order().map(<[u32]>::to_vec),
         })
     }
