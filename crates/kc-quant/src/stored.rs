@@ -36,8 +36,9 @@ const FACTORS: &str = "column_factors";
 pub enum Method {
     /// Uniform codes of 1 to 8 bits in groups.
     Flexq(QuantSpec),
-    /// Sums of scaled signs.
-    Bcq(BcqSpec),
+    /// Sums of scaled signs. Squared errors of a column weigh as much as its importance says, one number for each
+    /// column of the weights as they are given, if there are any: the mean square of its inputs is a good one.
+    Bcq(BcqSpec, Option<Vec<f32>>),
     /// INT4 codes with FP8 scales.
     Fireq(fireq::WeightSpec),
 }
@@ -79,13 +80,22 @@ impl StoredLayer {
     /// Quantises `w` `[N, K]`; columns are multiplied with `factors` `[K]` first, if there are any.
     ///
     /// # Errors
-    /// Those of the method's quantiser; `Shape` for another number of factors.
+    /// Those of the method's quantiser; `Shape` for another number of factors or importances.
     pub fn quantize(w: TensorView<'_, f32, 2>, method: &Method, factors: Option<&[f32]>) -> Result<Self> {
         let folded = factors.map(|factors| fold_columns(w, factors)).transpose()?;
         let w = folded.as_ref().map_or(w, Tensor::view);
         let weights = match method {
             Method::Flexq(spec) => LayerWeights::Flexq(QuantMatrix::quantize(w, spec)?),
-            Method::Bcq(spec) => LayerWeights::Bcq(BcqMatrix::quantize(w, spec, None)?),
+            Method::Bcq(spec, None) => LayerWeights::Bcq(BcqMatrix::quantize(w, spec, None)?),
+            Method::Bcq(spec, Some(importance)) => {
+                let mut h = importance.clone();
+                // A column that was scaled has inputs that are divided.
+                for (h, f) in h.iter_mut().zip(factors.unwrap_or_default()) {
+                    *h = if *f == 0.0 { 0.0 } else { *h / (f * f) };
+                }
+                let h = TensorView::from_slice([1, h.len()], &h)?;
+                LayerWeights::Bcq(BcqMatrix::quantize(w, spec, Some(h))?)
+            }
             Method::Fireq(spec) => LayerWeights::Fireq(FireqWeights::quantize(w, spec)?),
         };
         Ok(Self { weights, factors: factors.map(<[f32]>::to_vec) })

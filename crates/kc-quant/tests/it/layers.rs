@@ -30,7 +30,7 @@ fn methods() -> Vec<Method> {
         flexq(Scheme::Asym, 4, Group::Size(32), ScaleDtype::F16),
         flexq(Scheme::AsymFree, 3, Group::Row, ScaleDtype::Bf16),
         flexq(Scheme::Sym, 1, Group::Row, ScaleDtype::F32),
-        Method::Bcq(BcqSpec { bits: 3, group: Group::Size(32), ..BcqSpec::default() }),
+        Method::Bcq(BcqSpec { bits: 3, group: Group::Size(32), ..BcqSpec::default() }, None),
         Method::Fireq(fireq::WeightSpec { group: Group::Size(32), ..fireq::WeightSpec::default() }),
     ]
 }
@@ -194,4 +194,26 @@ fn wide_layers_are_shared_by_threads_and_keep_their_bits() {
         let error = relative_error(y.view(), want.view()).unwrap();
         assert!(error < most, "{method:?}: {error}");
     }
+}
+
+#[test]
+fn importance_serves_binary_codes_with_and_without_factors() {
+    let x: Tensor<f32, 2> = golden_tensor("quant_minilm/l4_up_x.npy");
+    let w: Tensor<f32, 2> = golden_tensor("quant_minilm/l4_up_w.npy");
+    let (want, [t, k]) = (product(&x, &w), x.shape());
+    let squares: Vec<f32> =
+        (0..k).map(|j| (0..t).map(|i| x.view().at([i, j]).powi(2)).sum::<f32>() / t as f32).collect();
+    let factors = column_factors(&squares.iter().map(|s| s.sqrt()).collect::<Vec<_>>(), 0.7).unwrap();
+    let error = |importance: Option<&[f32]>, factors: Option<&[f32]>| {
+        let method = Method::Bcq(BcqSpec::default(), importance.map(<[f32]>::to_vec));
+        let layer = StoredLayer::quantize(w.view(), &method, factors).unwrap();
+        let y = layer.linear(None, Activations::F32, LutMode::F32).unwrap().forward(x.view()).unwrap();
+        relative_error(y.view(), want.view()).unwrap()
+    };
+    for factors in [None, Some(factors.as_slice())] {
+        let (plain, weighed) = (error(None, factors), error(Some(&squares), factors));
+        assert!(weighed < 0.9 * plain, "{weighed} of {plain}");
+    }
+    let short = Method::Bcq(BcqSpec::default(), Some(vec![1.0; 3]));
+    assert!(matches!(StoredLayer::quantize(w.view(), &short, None), Err(Error::Shape { .. })));
 }

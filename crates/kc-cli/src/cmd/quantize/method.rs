@@ -129,14 +129,17 @@ impl Settings {
         let method = match args.method {
             MethodName::Flexq => uniform(6)?,
             MethodName::Crossquant => uniform(8)?,
-            MethodName::Bcq => Method::Bcq(BcqSpec {
-                bits: bits(3)?,
-                group,
-                offset: Offset::Joint,
-                init: Init::Best,
-                scale_dtype: scale_dtype(ScaleDtype::F32)?,
-                ..BcqSpec::default()
-            }),
+            MethodName::Bcq => {
+                let spec = BcqSpec {
+                    bits: bits(3)?,
+                    group,
+                    offset: Offset::Joint,
+                    init: Init::Best,
+                    scale_dtype: scale_dtype(ScaleDtype::F32)?,
+                    ..BcqSpec::default()
+                };
+                Method::Bcq(spec, None)
+            }
             MethodName::Fireq => {
                 if bits(4)? != 4 {
                     return Err(Usage("--bits: fireq has 4".into()).into());
@@ -163,10 +166,11 @@ impl Settings {
         self.folds && self.columns.is_none()
     }
 
-    /// The method for a layer.
-    pub(crate) fn method(&self, layer: &str) -> Method {
+    /// The method for a layer. Inputs tell binary codes which columns matter.
+    pub(crate) fn method(&self, layer: &str, x: Option<&Tensor<f32, 2>>) -> Method {
         let planned = self.plan.as_ref().and_then(|plan| plan.get(layer)?.get("wbits")?.as_u64());
         match (&self.method, planned.and_then(|bits| u8::try_from(bits).ok())) {
+            (Method::Bcq(spec, _), _) => Method::Bcq(spec.clone(), x.map(mean_squares)),
             (Method::Flexq(spec), Some(bits)) => Method::Flexq(QuantSpec { bits, ..*spec }),
             (method, _) => method.clone(),
         }
@@ -189,6 +193,16 @@ impl Settings {
         stats.observe(x.view())?;
         Ok(Some(factors(stats.maxima(), self.alpha)?))
     }
+}
+
+/// The mean square of each column.
+fn mean_squares(x: &Tensor<f32, 2>) -> Vec<f32> {
+    let [t, k] = x.shape();
+    let mut sums = vec![0f64; k];
+    for row in x.as_slice().chunks_exact(k.max(1)) {
+        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*x));
+    }
+    sums.iter().map(|sum| (sum / t.max(1) as f64) as f32).collect()
 }
 
 /// Factors of columns. A column that was never seen keeps the factor 1, so that it is not lost.

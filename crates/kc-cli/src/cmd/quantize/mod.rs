@@ -46,7 +46,8 @@ pub(crate) struct Args {
     /// Leave tensors of such names as they are. May be given several times
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
-    /// Inputs of layers, for errors of their outputs: a .safetensors file, or a folder of .npy files, by layer names
+    /// Inputs of layers, for errors of their outputs and for what bcq and crossquant learn from them: a .safetensors
+    /// file, or a folder of .npy files, by layer names
     #[arg(long, value_name = "PATH")]
     calibration: Option<PathBuf>,
     /// Begin anew, whatever an earlier job left
@@ -236,7 +237,7 @@ fn quantize(
     let w = source.to_f32::<2>(tensor.to_owned())?;
     let x = calibration.map(|c| c.get(name)).transpose()?.flatten();
     let factors = settings.factors(name, x.as_ref())?;
-    let method = settings.method(name);
+    let method = settings.method(name, x.as_ref());
     let layer = StoredLayer::quantize(w.view(), &method, factors.as_deref())?;
     let (tensors, texts) = layer.to_tensors()?;
     let bytes: usize = tensors.iter().map(|(_, t)| t.bytes().len()).sum();
