@@ -37,12 +37,12 @@ pub(super) struct Prepared<'a> {
 }
 
 /// Up to [`MOST`] rows.
-pub(super) struct Some<'a> {
+pub(super) struct Batch<'a> {
     rows: [Row<'a>; MOST],
     len: usize,
 }
 
-impl<'a> Some<'a> {
+impl<'a> Batch<'a> {
     pub(super) fn as_slice(&self) -> &[Row<'a>] {
         &self.rows[..self.len]
     }
@@ -57,7 +57,7 @@ pub(super) const DIGITS: usize = 3;
 /// Bits of the largest number of a group: three signed digits hold less than `2^23`.
 const BITS: i32 = 22;
 
-/// One row of `X` in integers: `x = step (digits)` in each group, rounded to a step of `2^-22` of the largest.
+/// One row of `X` in integers: `x = step (digits)` in each group, with a step of `2^-22` of the largest.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Integers<'a> {
     pub(super) blocks: &'a [DigitBlock],
@@ -70,7 +70,9 @@ pub(super) struct Integers<'a> {
 }
 
 impl<'a> Integers<'a> {
-    pub(super) fn of(w: &WeightOnly, row: &[f32], scratch: &'a mut Scratch) -> Self {
+    /// `None` unless every number is a whole number of its group's steps, as decoded FP8 is: rounding to them would be a
+    /// large error where the weight of the largest number is small.
+    pub(super) fn of(w: &WeightOnly, row: &[f32], scratch: &'a mut Scratch) -> Option<Self> {
         let k = row.len();
         let offsets = matches!(w.zeros, Offsets::Added(_));
         scratch.digits.clear();
@@ -96,7 +98,7 @@ impl<'a> Integers<'a> {
             let step = step_of(&scratch.group);
             let mut totals = [[0i32; BLOCK]; DIGITS];
             for block in &scratch.group {
-                scratch.digits.push(split(block, step, &mut totals));
+                scratch.digits.push(split(block, step, &mut totals)?);
             }
             let mut digit_sums = [0.0; DIGITS];
             for (sum, lanes) in digit_sums.iter_mut().zip(&totals) {
@@ -107,12 +109,12 @@ impl<'a> Integers<'a> {
             scratch.sums.push(if offsets { sum() as f32 } else { 0.0 });
             scratch.factors.push(power(step));
         }
-        Integers {
+        Some(Integers {
             blocks: &scratch.digits,
             steps: &scratch.factors,
             digit_sums: &scratch.digit_sums,
             sums: &scratch.sums,
-        }
+        })
     }
 }
 
@@ -136,18 +138,24 @@ fn power(exponent: i32) -> f32 {
     f64::from_bits(((exponent + 1023) as u64) << 52) as f32
 }
 
-/// The digits of a block, whose sums are added to `totals`.
+/// The digits of a block, whose sums are added to `totals`; `None` if a number is not whole.
 #[inline(always)]
-fn split(block: &Block, step: i32, totals: &mut [[i32; BLOCK]; DIGITS]) -> DigitBlock {
-    // Adding 1.5 * 2^23 rounds a number of up to 22 bits half to even.
+fn split(block: &Block, step: i32, totals: &mut [[i32; BLOCK]; DIGITS]) -> Option<DigitBlock> {
+    // Adding 1.5 * 2^23 leaves a whole number of up to 22 bits in the low bits.
     const MAGIC: f32 = 12_582_912.0;
     // Two factors, neither of which leaves the range of f32.
     let half = -step / 2;
     let (first, second) = (power(half), power(-step - half));
     let mut rest = [0i32; BLOCK];
+    let mut whole = true;
     for l in 0..BLOCK {
         let x = block[l] * first * second;
         rest[l] = (x + MAGIC).to_bits() as i32 - MAGIC.to_bits() as i32;
+        // What scaling lost is not whole either.
+        whole &= rest[l] as f32 == x && (x == 0.0) == (block[l] == 0.0);
+    }
+    if !whole {
+        return None;
     }
     let mut out = [[[0; 4]; DIGITS]; 4];
     for d in 0..DIGITS {
@@ -158,7 +166,7 @@ fn split(block: &Block, step: i32, totals: &mut [[i32; BLOCK]; DIGITS]) -> Digit
             out[l / 4][d][l % 4] = digit as u8;
         }
     }
-    out
+    Some(out)
 }
 
 /// Memory that a thread keeps between calls.
@@ -253,7 +261,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// The rows from `first` on.
-    pub(super) fn some(&self, first: usize) -> Some<'a> {
+    pub(super) fn batch(&self, first: usize) -> Batch<'a> {
         let len = MOST.min(self.rows() - first);
         let mut rows = [Row { x: &[], sums: &[], factor: 1.0 }; MOST];
         for (i, row) in (first..).zip(&mut rows[..len]) {
@@ -263,6 +271,6 @@ impl<'a> Prepared<'a> {
                 factor: self.factors[i],
             };
         }
-        Some { rows, len }
+        Batch { rows, len }
     }
 }

@@ -228,3 +228,22 @@ fn bad_input() {
         }
     }
 }
+
+#[test]
+fn an_outlier_without_weight_costs_the_others_nothing() {
+    // The largest number meets a code of 0: the error must be small beside what the others give.
+    let (n, k) = (8, 128);
+    let codes: Vec<u8> = (0..n * k).map(|i| if i % k == 5 { 0 } else { (i * 7 % 16) as u8 }).collect();
+    let w = UniformGroups::new([n, k], 4, k, codes, vec![0.5; n], Zeros::Offset(vec![0.0; n])).unwrap();
+    let (layer, dense) = (WeightOnly::new(&w, None).unwrap(), w.dequantize().unwrap());
+    for outlier in [1e4f32, 1e6, 1e30] {
+        let mut x = normals(k, 1);
+        x[5] = outlier;
+        let y = layer.forward(TensorView::from_slice([1, k], &x).unwrap()).unwrap();
+        for (row, y) in dense.as_slice().chunks(k).zip(y.as_slice()) {
+            let terms = || row.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x));
+            let (want, size): (f64, f64) = (terms().sum(), terms().map(f64::abs).sum());
+            assert!((f64::from(*y) - want).abs() <= 4e-6 * size, "{outlier}: {y} {want}");
+        }
+    }
+}
