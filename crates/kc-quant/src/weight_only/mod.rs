@@ -35,9 +35,9 @@
 //! 22 bits between the largest and the smallest of a group, such as decoded FP8, is multiplied in integers, exactly. Results depend on the level and on the number of rows, not on the threads.
 //!
 //! # Cost
-//! One row reads `N K width / 8` bytes of codes once: 4096 x 4096 codes of 4 bits take 0.62 ms on one core of a Zen 3
-//! processor, 27 products in a nanosecond, a quarter of the time of the f32 product, which is bound by memory. Two to
-//! four rows share what is unpacked and reach 35.
+//! One row reads `N K width / 8` bytes of codes once: 4096 x 4096 codes of 4 bits take 0.70 ms on one core of a Zen 3
+//! processor (0.62 ms in integers), 24 products in a nanosecond, a quarter of the time of the f32 product, which is bound
+//! by memory. Two to four rows share what is unpacked and reach 35.
 //!
 //! # When not to use it
 //! With activations in 8 bits, integer products are faster; with thousands of rows the product is as fast as that
