@@ -2,23 +2,7 @@
 
 # requires: numpy torch onnxruntime onnx
 from common import Peer, serve
-
-
-def torch_dynamic_linear(case):
-    import torch
-
-    torch.set_num_threads(case.threads)
-    n, k = case.x["w"].shape
-    layer = torch.nn.Linear(k, n, bias=False)
-    layer.weight.data = torch.from_numpy(case.x["w"].copy())
-    layer = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(layer), dtype=torch.qint8)
-    x = torch.from_numpy(case.x["x"].copy())
-
-    def run():
-        with torch.no_grad():
-            return layer(x)
-
-    return Peer("torch dynamic qint8 linear", torch.__version__, run, lambda y: {"y": y.numpy()})
+from low_bit import torch_qint8
 
 
 def torch_int_mm(case):
@@ -71,4 +55,4 @@ def onnxruntime_dynamic_matmul(case):
                 lambda y: {"y": y})
 
 
-serve([torch_dynamic_linear, torch_int_mm, onnxruntime_dynamic_matmul])
+serve([torch_qint8, torch_int_mm, onnxruntime_dynamic_matmul])

@@ -218,6 +218,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_lead_back_to_types() {
+        for (i, dtype) in DType::ALL.into_iter().enumerate() {
+            assert_eq!(DType::from_name(dtype.name()), Some(dtype));
+            assert_eq!(DType::ALL.iter().position(|d| *d == dtype), Some(i), "each type once");
+        }
+        assert_eq!(DType::from_name("float8"), None);
+    }
+
+    #[test]
     fn f64_rounds_once() {
         let just_above_a_tie = 21.0625 * (1.0 + f64::EPSILON);
         assert_eq!(<bf16 as Float>::from_f64(21.0625), bf16::from_f32(21.0));

@@ -3,23 +3,7 @@
 use kc_core::{AnyTensor, Bytes, DType, Element, bf16, f16};
 
 /// Every element type.
-pub(crate) const DTYPES: [DType; 15] = [
-    DType::Bool,
-    DType::U8,
-    DType::I8,
-    DType::U16,
-    DType::I16,
-    DType::U32,
-    DType::I32,
-    DType::U64,
-    DType::I64,
-    DType::F16,
-    DType::BF16,
-    DType::F32,
-    DType::F64,
-    DType::C64,
-    DType::C128,
-];
+pub(crate) const DTYPES: [DType; 15] = DType::ALL;
 
 /// The fixtures' values, as golden/io/README.md defines them, in native bytes.
 pub(crate) fn golden_values(dtype: DType, len: usize) -> Vec<u8> {
