@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser};
 use kc_core::{Isa, Level};
+use kc_qmc::Seed;
 
 use crate::cmd::Command;
+use crate::report::Usage;
 
 /// Kernel compute: fast, exact kernels on .npy, .npz, .safetensors, .mtx, .csv and .fasta files.
 #[derive(Debug, Parser)]
@@ -35,9 +37,9 @@ pub(crate) struct Global {
     /// Threads to use; 0 means all that the machine has. Results do not depend on it
     #[arg(long, global = true, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
-    /// Seed of everything random, 0 to 2^64 - 1
-    #[arg(long, global = true, value_name = "N", default_value_t = 0)]
-    pub(crate) seed: u64,
+    /// Seed of everything random: an integer from 0 (beyond 2^64 - 1 for the qmc verbs only), or `random`
+    #[arg(long, global = true, value_name = "N", default_value = "0", value_parser = seed)]
+    pub(crate) seed: Seed,
     /// Highest instruction set to use: portable, avx2, avx512, avx512icl, avx512spr [default: the best there is]
     #[arg(long, global = true, value_name = "LEVEL")]
     pub(crate) isa: Option<String>,
@@ -56,6 +58,10 @@ pub(crate) struct Global {
     /// Show no progress bar (there is none anyway unless standard error is a terminal)
     #[arg(long, global = true)]
     pub(crate) no_progress: bool,
+}
+
+fn seed(text: &str) -> kc_core::Result<Seed> {
+    if text == "random" { Ok(Seed::from_entropy()) } else { text.parse() }
 }
 
 /// What a verb may ask of the program.
@@ -89,9 +95,17 @@ impl Ctx {
         Ok(Self { global: global.clone() })
     }
 
-    /// The seed that the user gave.
-    pub(crate) fn seed(&self) -> u64 {
-        self.global.seed
+    /// The seed that the user gave, for systems that take 64 bits.
+    pub(crate) fn seed(&self) -> Result<u64> {
+        let seed = &self.global.seed;
+        seed.as_u64().ok_or_else(|| {
+            Usage(format!("--seed: expected 0 to 2^64 - 1 for this verb, got {}", seed.name())).into()
+        })
+    }
+
+    /// The seed that the user gave, of any size.
+    pub(crate) fn big_seed(&self) -> Seed {
+        self.global.seed.clone()
     }
 
     /// A message for `--verbose`.

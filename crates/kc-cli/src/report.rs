@@ -93,7 +93,7 @@ fn report(ctx: &Ctx, seconds: f64, result: &Value) -> Value {
         "seconds": seconds,
         "threads": kc_core::par::threads(),
         "isa": kc_core::Isa::best().level().name(),
-        "seed": ctx.seed(),
+        "seed": ctx.seed().map_or_else(|_| json!(ctx.big_seed().name()), |seed| json!(seed)),
         "peak_memory_bytes": peak_memory(),
     });
     all.insert("run".to_owned(), run);

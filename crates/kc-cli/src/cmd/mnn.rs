@@ -466,7 +466,7 @@ impl Matrix<'_> {
         }
         if let Some(probes) = args.estimate {
             let mut estimate = EstimateConfig::default();
-            (estimate.probes, estimate.seed) = (probes, ctx.seed());
+            (estimate.probes, estimate.seed) = (probes, ctx.seed()?);
             let found = each_type!(self, |x| estimate_nuclear(*x, &config, &estimate))?;
             record.insert("nuclear_estimate".into(), found.nuclear.into());
             record.insert("nuclear_std_error".into(), found.std_error.into());

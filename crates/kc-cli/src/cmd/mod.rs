@@ -16,6 +16,7 @@ mod info;
 mod list;
 mod man;
 mod mnn;
+mod qmc;
 mod quant;
 mod quantize;
 mod smash;
@@ -35,6 +36,8 @@ pub(crate) enum Command {
     Info(info::Args),
     /// Matrix nuclear-norm: score how compressed hidden states are
     Mnn(mnn::Args),
+    /// Quasi-Monte Carlo: points, measures, cubature
+    Qmc(qmc::Args),
     /// Quantised weights and activations
     Quant(quant::Args),
     Quantize(quantize::Args),
@@ -52,6 +55,7 @@ pub(crate) fn run(command: &Command, ctx: &Ctx) -> Result<Answer> {
         Command::List(args) => list::run(args),
         Command::Info(args) => info::run(args),
         Command::Mnn(args) => mnn::run(args, ctx),
+        Command::Qmc(args) => qmc::run(args, ctx),
         Command::Quant(args) => quant::run(args, ctx),
         Command::Quantize(args) => quantize::run(args, ctx),
         Command::Smash(args) => smash::run(args, ctx),

@@ -389,11 +389,11 @@ fn report_json(r: &BlockReport) -> Json {
 fn gen_matrix(args: &Gen, ctx: &Ctx) -> Result<Answer> {
     matrix::check_out(&args.out)?;
     let a = match args.kind {
-        Kind::Rmat => generate::rmat(args.scale, args.edge_factor, generate::GRAPH500, ctx.seed())?,
-        Kind::Er => generate::er(args.scale, args.edge_factor, ctx.seed())?,
+        Kind::Rmat => generate::rmat(args.scale, args.edge_factor, generate::GRAPH500, ctx.seed()?)?,
+        Kind::Er => generate::er(args.scale, args.edge_factor, ctx.seed()?)?,
         Kind::Band => {
             let n = 1usize.checked_shl(args.scale).unwrap_or(usize::MAX);
-            generate::band(n, args.edge_factor, ctx.seed())?
+            generate::band(n, args.edge_factor, ctx.seed()?)?
         }
     };
     let mut answer = Answer::new();

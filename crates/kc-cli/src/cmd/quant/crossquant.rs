@@ -438,7 +438,7 @@ fn observe(
     let stats = match stats {
         Some(stats) => stats,
         None if args.percentile == 100.0 => stats.insert(ColumnStats::new(x.cols())),
-        None => stats.insert(ColumnStats::with_sample(x.cols(), args.sample, ctx.seed(), 0)?),
+        None => stats.insert(ColumnStats::with_sample(x.cols(), args.sample, ctx.seed()?, 0)?),
     };
     Ok(stats.observe(x)?)
 }

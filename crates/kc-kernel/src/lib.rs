@@ -1,0 +1,3 @@
+//! Kernel methods on lattices and digital nets.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,13 @@
+//! Quasi-Monte Carlo: point sets that fill the cube evenly, measures, integrands and adaptive cubature.
+
+#![forbid(unsafe_code)]
+
+pub mod integrand;
+pub mod measure;
+pub mod rng;
+pub mod sequence;
+
+pub use integrand::Integrand;
+pub use measure::Measure;
+pub use rng::{Seed, Sfc64};
+pub use sequence::{Dims, Family, NusEngine, Order, Randomize, Sequence};
