@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod blocks;
+pub mod cubature;
 mod data;
 mod fingerprint;
 pub mod integrand;

@@ -13,6 +13,7 @@ use super::run::{Engine, Request};
 use super::state::{Reader, Writer};
 use super::stop::{Decision, Tolerance, decide};
 use super::variates::{ControlVariates, Controlled};
+use crate::periodize::Periodization;
 use crate::{Integrand, Sequence};
 
 /// Bounds of one output after a doubling.
@@ -48,9 +49,14 @@ pub(super) trait Family: Send {
         false
     }
 
+    /// How the integrand is made periodic.
+    fn periodization(&self) -> Periodization {
+        Periodization::None
+    }
+
     fn save(&self, output: usize, out: &mut Writer);
 
-    /// Takes over the state of an output that has seen `extent` rows, of which `closed` doublings are complete.
+    /// Takes over the state of an output that has seen `extent` rows.
     fn load(&mut self, output: usize, extent: u64, from: &mut Reader<'_>) -> Result<()>;
 }
 
@@ -209,7 +215,11 @@ impl<F: Family> Engine for Doubling<'_, F> {
     }
 
     fn fill(&mut self, _level: usize, rows: Range<u64>, points: &mut [f64]) -> Result<()> {
-        self.sequence.fill(rows, points)
+        self.sequence.fill_block(rows, points)
+    }
+
+    fn periodization(&self) -> Periodization {
+        self.family.periodization()
     }
 
     fn tell(&mut self, request: Request, mut values: Vec<Vec<f64>>) -> Result<()> {
@@ -311,7 +321,8 @@ impl<F: Family> Engine for Doubling<'_, F> {
 
 impl<F: Family> Doubling<'_, F> {
     fn settings(&self) -> String {
-        format!("{} n_init {}", self.family.fingerprint(), self.limits.n_init)
+        let periodization = self.family.periodization().name();
+        format!("{} n_init {} periodization {periodization}", self.family.fingerprint(), self.limits.n_init)
     }
 }
 

@@ -210,7 +210,7 @@ impl<P: Plan> Engine for Levels<'_, P> {
     }
 
     fn fill(&mut self, level: usize, rows: Range<u64>, points: &mut [f64]) -> Result<()> {
-        self.levels[level].0.fill(rows, points)
+        self.levels[level].0.fill_block(rows, points)
     }
 
     fn tell(&mut self, request: Request, values: Vec<Vec<f64>>) -> Result<()> {

@@ -11,7 +11,7 @@ use super::stop::{ErrorRule, Tolerance, check_alpha, check_inflate, check_n_init
 use super::sums::{Moments, sum};
 use super::variates::ControlVariates;
 use super::{Cubature, no_variates};
-use crate::special::student_quantile;
+use super::quantile::student_two_sided;
 use crate::{Family as Kind, Integrand, Randomize, Sequence};
 
 /// Settings of rep-t: R independent randomisations of a low-discrepancy sequence, doubled until the Student interval
@@ -78,7 +78,7 @@ impl Cubature for ReplicatedConfig {
         }
         let replications = sequence.replications();
         let factor = |alpha: f64| {
-            let t = student_quantile(1.0 - 0.5 * alpha, replications as f64 - 1.0);
+            let t = student_two_sided(alpha, replications as u64 - 1);
             t * self.inflate / (replications as f64).sqrt()
         };
         let family = Replicated {

@@ -1,6 +1,7 @@
 //! Tests of the crate from outside.
 
 mod cases;
+mod cubature;
 mod lattice;
 mod net2;
 mod rng;
