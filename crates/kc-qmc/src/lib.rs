@@ -1,11 +1,14 @@
 //! Quasi-Monte Carlo: point sets that fill the cube evenly, measures, integrands and adaptive cubature.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod integrand;
 pub mod measure;
+pub mod periodize;
 pub mod rng;
 pub mod sequence;
+pub mod small;
+pub mod special;
 
 pub use integrand::Integrand;
 pub use measure::Measure;

@@ -1,3 +1,7 @@
 //! Tests of the crate from outside.
 
+mod integrand;
+mod measure;
+mod periodize;
 mod rng;
+mod special;
