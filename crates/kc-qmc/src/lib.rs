@@ -10,9 +10,12 @@ pub mod integrand;
 pub mod lattice;
 pub mod measure;
 pub mod net2;
+pub mod periodize;
 pub mod rng;
 pub mod sequence;
 pub mod simple;
+pub mod small;
+pub mod special;
 
 pub use integrand::Integrand;
 pub use lattice::{Lattice, LatticeConfig, LatticeVector};

@@ -211,7 +211,8 @@ impl Lattice {
             Randomize::None => return Err(replications_need_randomization(config.replications)),
             other => return Err(Error::argument("randomize", "shift or none", format!("{other:?}"))),
         };
-        let shifts = draw_shifts(&mut rng, config.replications, dims.len(), randomized, config.shifts.as_deref())?;
+        let shifts =
+            draw_shifts(&mut rng, config.replications, dims.len(), randomized, config.shifts.as_deref())?;
         Ok(Self { dim: dims.len(), limit: 1 << log2_limit, vectors, shifts, config })
     }
 

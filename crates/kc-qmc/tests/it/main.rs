@@ -2,7 +2,11 @@
 
 mod cases;
 mod cubature;
+mod integrand;
 mod lattice;
+mod measure;
 mod net2;
+mod periodize;
 mod rng;
 mod simple;
+mod special;
