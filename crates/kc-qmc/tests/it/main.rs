@@ -2,5 +2,6 @@
 
 mod cases;
 mod lattice;
+mod netb;
 mod rng;
 mod simple;
