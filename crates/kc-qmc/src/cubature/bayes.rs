@@ -6,6 +6,7 @@ use kc_core::{Error, Result, par};
 
 use super::basis::{Basis, Fourier, Walsh};
 use super::doubling::{Bounds, Doubling, Family, Limits};
+use super::quantile::student_two_sided;
 use super::run::Run;
 use super::state::{Reader, Writer};
 use super::stop::{ErrorRule, Tolerance, check_alpha, check_n_init};
@@ -13,9 +14,8 @@ use super::sums::sum;
 use super::transform::Coefficient;
 use super::variates::ControlVariates;
 use super::{Cubature, no_variates, randomized_natural};
-use super::quantile::student_two_sided;
-use crate::special::normal_quantile;
 use crate::periodize::Periodization;
+use crate::special::normal_quantile;
 use crate::{Family as Kind, Integrand, Sequence};
 
 /// How the kernel's parameter and the interval follow from the values.

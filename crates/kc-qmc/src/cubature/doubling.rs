@@ -110,7 +110,8 @@ impl<'a, F: Family> Doubling<'a, F> {
             limits.n_limit = most as u64;
         }
         if limits.n_limit / replications < limits.n_init {
-            let expected = format!("n_limit of at least n_init x replications = {} x {replications}", limits.n_init);
+            let expected =
+                format!("n_limit of at least n_init x replications = {} x {replications}", limits.n_init);
             return Err(Error::argument("n_limit", expected, limits.n_limit));
         }
         let outputs = integrand.outputs();
@@ -240,9 +241,8 @@ impl<F: Family> Engine for Doubling<'_, F> {
     fn estimate(&self) -> Estimate {
         let replications = self.sequence.replications() as u64;
         let known = self.history.iter().all(|history| !history.is_empty());
-        let n: Vec<u64> = (0..self.extent.len())
-            .map(|p| if known { self.points(p) * replications } else { 0 })
-            .collect();
+        let n: Vec<u64> =
+            (0..self.extent.len()).map(|p| if known { self.points(p) * replications } else { 0 }).collect();
         let violated = |p: usize| self.history[p].get(self.used[p]).is_some_and(|bounds| bounds.violated);
         Estimate {
             solution: self.decision.solution.clone(),
@@ -328,5 +328,8 @@ impl<F: Family> Doubling<'_, F> {
 
 /// Why a run cannot be saved.
 pub(super) fn no_fingerprint() -> Error {
-    Error::unsupported("saving a run", "the integrand has no fingerprint to know it by (Integrand::fingerprint)")
+    Error::unsupported(
+        "saving a run",
+        "the integrand has no fingerprint to know it by (Integrand::fingerprint)",
+    )
 }

@@ -122,7 +122,9 @@ impl<B: Basis> Guaranteed<B> {
         let output = || Output { ordered: None, beta: Vec::new(), raw: Vec::new(), cone: Vec::new() };
         Self {
             outputs: (0..count).map(|_| output()).collect(),
-            means: (0..count).map(|p| variates.means.iter().copied().skip(p).step_by(count).collect()).collect(),
+            means: (0..count)
+                .map(|p| variates.means.iter().copied().skip(p).step_by(count).collect())
+                .collect(),
             refit: variates.refit,
             check_cone: config.check_cone,
             periodization: config.periodization.unwrap_or(periodization),

@@ -177,7 +177,10 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// As [`step`](Self::step); `Cancelled` if the observer breaks, after which the run can be saved or go on.
-    pub fn finish_with(&mut self, mut observer: impl FnMut(&Estimate) -> ControlFlow<()>) -> Result<Estimate> {
+    pub fn finish_with(
+        &mut self,
+        mut observer: impl FnMut(&Estimate) -> ControlFlow<()>,
+    ) -> Result<Estimate> {
         while self.step()? {
             if observer(&self.engine.estimate()).is_break() {
                 return Err(Error::Cancelled);
@@ -209,7 +212,10 @@ impl<'a> Run<'a> {
     /// cannot go on with another tolerance (mc-clt, mc-g, pf-gp).
     pub fn resume(&mut self, state: &[u8]) -> Result<()> {
         if !self.engine.resumable() {
-            return Err(Error::unsupported("resume", "this algorithm fixes its sample from the first tolerance"));
+            return Err(Error::unsupported(
+                "resume",
+                "this algorithm fixes its sample from the first tolerance",
+            ));
         }
         self.restore(state)
     }

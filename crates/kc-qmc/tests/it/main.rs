@@ -6,6 +6,7 @@ mod integrand;
 mod lattice;
 mod measure;
 mod net2;
+mod netb;
 mod periodize;
 mod rng;
 mod simple;

@@ -6,14 +6,12 @@ use kc_qmc::cubature::{
     MultilevelCubature, MultilevelOption, ReplicatedConfig,
 };
 use kc_qmc::integrand::{
-    AsianMean, AsianRule, BoxIntegral, Coefficients, Cubic3, FinancialOption, Genz, GenzFamily, Ishigami, Keister,
-    Linear0, LogisticRegression, NegExp, OptionConfig, OptionKind, SensitivityIndices, Side, Subsets,
-    vector_from_fn,
+    AsianMean, AsianRule, BoxIntegral, Coefficients, Cubic3, FinancialOption, Genz, GenzFamily, Ishigami,
+    Keister, Linear0, LogisticRegression, NegExp, OptionConfig, OptionKind, SensitivityIndices, Side,
+    Subsets, vector_from_fn,
 };
 use kc_qmc::measure::{Covariance, Decomposition};
-use kc_qmc::{
-    DigitalNet, DigitalNetConfig, Iid, IidConfig, Integrand, Lattice, LatticeConfig, Sequence,
-};
+use kc_qmc::{DigitalNet, DigitalNetConfig, Iid, IidConfig, Integrand, Lattice, LatticeConfig, Sequence};
 use kc_testing::golden_json;
 use serde_json::Value;
 
@@ -67,9 +65,9 @@ fn integrand(case: &Value) -> Box<dyn Integrand> {
         "genz-corner-2" => genz(GenzFamily::CornerPeak, 2),
         "linear0" => Box::new(Linear0::on_cube(d).unwrap()),
         "option" => Box::new(FinancialOption::on_cube(d, &option(case)).unwrap()),
-        "sensitivity(ishigami)" => {
-            Box::new(SensitivityIndices::new(Ishigami::on_cube(7.0, 0.1).unwrap(), Subsets::Singletons).unwrap())
-        }
+        "sensitivity(ishigami)" => Box::new(
+            SensitivityIndices::new(Ishigami::on_cube(7.0, 0.1).unwrap(), Subsets::Singletons).unwrap(),
+        ),
         "bayesian-lr" => {
             let covariance = Covariance::Scalar(number(case, "prior_covariance").unwrap());
             let mean = vec![number(case, "prior_mean").unwrap(); d];
@@ -182,7 +180,9 @@ fn cases_of_one_level() {
     let all = golden_json("qmcpy/cub_cases.json");
     let mut seen = 0;
     for case in all.as_array().unwrap().iter().filter(|case| case["d_coarsest"].is_null()) {
-        if case["sampler"] == "halton" { continue }
+        if case["sampler"] == "halton" {
+            continue;
+        }
         let expect = &case["expect"];
         let got = run(case);
         let n_total = expect["n_total"].as_u64().unwrap();
@@ -194,7 +194,8 @@ fn cases_of_one_level() {
             assert!([n_total / 2, n_total, 2 * n_total].contains(&got.n_total), "{} in {case}", got.n_total);
             if got.n_total == n_total {
                 close("solution", &got.solution, &expect["solution"], case);
-                let width = (got.high[0] - got.low[0]) / (number(expect, "high").unwrap() - number(expect, "low").unwrap());
+                let width = (got.high[0] - got.low[0])
+                    / (number(expect, "high").unwrap() - number(expect, "low").unwrap());
                 assert!((width - 1.0).abs() < 0.05, "width {width} times that of {case}");
             }
             continue;
@@ -208,7 +209,8 @@ fn cases_of_one_level() {
         if case["option"] == "DIGITAL" && case["algo"] == "net-g" {
             // The payoff has two values, so that many coefficients are equal. The reference divides by the root of 2
             // in each pass of its transform, and the rounding errors order what is equal; here equal is equal.
-            let want = 0.5 * (number(expect, "comb_bound_high").unwrap() - number(expect, "comb_bound_low").unwrap());
+            let want = 0.5
+                * (number(expect, "comb_bound_high").unwrap() - number(expect, "comb_bound_low").unwrap());
             let half = 0.5 * (got.high[0] - got.low[0]);
             assert!((half / want - 1.0).abs() < 5e-3, "half width {half} instead of {want}");
             continue;
@@ -249,7 +251,8 @@ fn cases_of_several_levels() {
             other => panic!("{other}"),
         };
         let expect = &case["expect"];
-        let n_level: Vec<u64> = expect["n_level"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
+        let n_level: Vec<u64> =
+            expect["n_level"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
         assert_eq!(got.n_level, Some(n_level), "{case}");
         assert_eq!(got.n_total, expect["n_total"].as_u64().unwrap());
         assert_eq!(got.levels, case["levels"].as_u64().map(|l| l as usize));
