@@ -57,15 +57,19 @@ use crate::sequence::{Dims, Family, Order, Randomize, Sequence};
 
 mod columns;
 mod convert;
+mod joe_kuo;
 mod portable;
 mod quality;
 pub mod reference;
 mod scramble;
 mod table;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use columns::Columns;
-use convert::{Digits, Inner, Nearest, Output, Single};
+use convert::{Digits, Inner, Nearest, Output, Single, Stores};
 use scramble::{Interlace, LinearScramble};
+use table::Source;
 
 pub use table::{BitOrder, GeneratingMatrices, NetTable};
 
@@ -191,6 +195,9 @@ pub struct DigitalNet {
 /// Below so many values work stays on the calling thread; above, it is cut into pieces of at least so many.
 const PIECE: u64 = 1 << 16;
 
+/// Outputs of so many bytes go past the caches.
+const STREAMED_BYTES: usize = 8 << 20;
+
 impl DigitalNet {
     /// Builds the net: reads the table, draws all random numbers of the matrices and shifts.
     ///
@@ -213,7 +220,7 @@ impl DigitalNet {
             return Err(Error::unsupported("nested uniform scrambling", "not in this version; use lms-ds"));
         }
         let dim = components.len() / config.alpha;
-        let table = config.table.matrices(&components)?;
+        let table = Source::new(&config.table, &components)?;
         let [sets, _, columns] = table.shape();
         let replications = config.replications;
         if sets != 1 && sets != replications {
@@ -244,7 +251,6 @@ impl DigitalNet {
         if config.alpha > 1 && columns != table.bits() as usize {
             warnings.push(NetWarning::NotSquare { columns, bits: table.bits() });
         }
-        let source = Source { table: &table, cut, bits: table_bits };
         let mut net = Self {
             isa,
             dim,
@@ -255,47 +261,56 @@ impl DigitalNet {
             shifts: Vec::new(),
             config,
         };
-        net.draw(&source);
+        net.draw(&table, cut);
         Ok(net)
     }
 
     /// Draws the random numbers and prepares the matrices.
-    fn draw(&mut self, source: &Source<'_>) {
+    fn draw(&mut self, table: &Source<'_>, cut: u32) {
         let Self { config, dim, columns, .. } = self;
         let (dim, columns, alpha, bits) = (*dim, *columns, config.alpha, config.bits);
+        let table_bits = table.bits() - cut;
         let mut rng = config.seed.rng();
         let linear = matches!(config.randomize, Randomize::Lms | Randomize::LmsDs);
         let shifted = matches!(config.randomize, Randomize::Ds | Randomize::LmsDs);
-        let sets = if linear { config.replications } else { source.table.shape()[0] };
-        let matrix_bits = if linear { bits } else { source.bits };
+        let sets = if linear { config.replications } else { table.shape()[0] };
+        let matrix_bits = if linear { bits } else { table_bits };
         let interlaced_bits = bits.min((alpha as u32).saturating_mul(matrix_bits));
         self.bits = if linear || shifted { bits } else { interlaced_bits };
         let interlace = (alpha > 1).then(|| Interlace::new(alpha, matrix_bits, interlaced_bits));
         let rise = self.bits - interlaced_bits;
 
-        let mut matrices = vec![0; dim * columns];
+        let mut scramble = LinearScramble::new(table_bits, bits);
+        let mut matrix = vec![0; columns];
         let mut group = vec![0; alpha * columns];
         for set in 0..sets {
-            for (j, matrix) in matrices.chunks_exact_mut(columns).enumerate() {
-                for (component, part) in group.chunks_exact_mut(columns).enumerate() {
-                    source.read(set, j * alpha + component, part);
+            let mut reader = table.reader(set);
+            let mut net = Columns::new(dim, columns);
+            for j in 0..dim {
+                for part in group.chunks_exact_mut(columns) {
+                    reader.read(part, cut);
                     if linear {
-                        let scramble = LinearScramble::draw(&mut rng, source.bits, bits);
+                        scramble.draw(&mut rng);
                         for column in part {
                             *column = scramble.apply(*column);
                         }
                     }
                 }
-                for (k, column) in matrix.iter_mut().enumerate() {
-                    let mut parts = group.iter().skip(k).step_by(columns).copied();
-                    let value = match &interlace {
-                        Some(interlace) => interlace.apply(parts),
-                        None => parts.next().unwrap_or(0),
-                    };
-                    *column = value << rise;
+                match &interlace {
+                    None => matrix.copy_from_slice(&group),
+                    Some(interlace) => {
+                        for (k, column) in matrix.iter_mut().enumerate() {
+                            *column = interlace.apply(group.iter().skip(k).step_by(columns).copied());
+                        }
+                    }
                 }
+                for column in &mut matrix {
+                    *column <<= rise;
+                }
+                net.set(j, &matrix, config.order);
             }
-            self.matrices.push(Columns::new(&matrices, columns, config.order));
+            net.finish();
+            self.matrices.push(net);
         }
         if shifted {
             self.shifts = (0..config.replications * dim).map(|_| rng.bits(bits)).collect();
@@ -351,6 +366,10 @@ impl DigitalNet {
         if count == 0 {
             return Ok(());
         }
+        let stores = match size_of_val(out) {
+            bytes if bytes >= STREAMED_BYTES => Stores::Streamed,
+            _ => Stores::Cached,
+        };
         let piece = (PIECE / d as u64).max(1).next_power_of_two();
         let net = &*self;
         let mut jobs = Vec::new();
@@ -364,7 +383,7 @@ impl DigitalNet {
             }
         }
         let run = |(replication, rows, out): (usize, Range<u64>, &mut [O::Value])| {
-            net.piece(replication, rows, out, output);
+            net.piece(replication, rows, out, output, stores);
         };
         if jobs.len() == 1 {
             jobs.into_iter().for_each(run);
@@ -376,30 +395,23 @@ impl DigitalNet {
     }
 
     /// Some rows of one replication.
-    fn piece<O: Output>(&self, replication: usize, rows: Range<u64>, out: &mut [O::Value], output: O) {
+    fn piece<O: Output>(
+        &self,
+        replication: usize,
+        rows: Range<u64>,
+        out: &mut [O::Value],
+        output: O,
+        stores: Stores,
+    ) {
         let columns = &self.matrices[replication % self.matrices.len()];
         let shift = self.shifts.get(replication * self.dim..(replication + 1) * self.dim).unwrap_or(&[]);
         let mut at = 0;
-        columns.each_block(rows, shift, 1, |low, high| {
-            portable::combine(low, high, &mut out[at..at + low.len()], output);
+        columns.each_block(rows, shift, |low, high| {
+            output.combine(self.isa, low, high, &mut out[at..at + low.len()], stores);
             at += low.len();
         });
-    }
-}
-
-/// Where the matrices come from: the table without the bits that are cut off.
-struct Source<'a> {
-    table: &'a GeneratingMatrices,
-    cut: u32,
-    bits: u32,
-}
-
-impl Source<'_> {
-    fn read(&self, set: usize, dim: usize, columns: &mut [u64]) {
-        let set = set % self.table.shape()[0];
-        for (column, entry) in columns.iter_mut().zip(self.table.columns(set, dim)) {
-            *column = entry >> self.cut;
-        }
+        #[cfg(target_arch = "x86_64")]
+        x86::fence(stores);
     }
 }
 
