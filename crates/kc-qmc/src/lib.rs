@@ -20,4 +20,7 @@ pub use measure::Measure;
 pub use netb::{Faure, FaureConfig, GeneralNet, GeneralNetConfig, Halton, HaltonConfig};
 pub use rng::{Seed, Sfc64};
 pub use sequence::{Dims, Family, NusEngine, Order, Randomize, Sequence};
-pub use simple::{Iid, IidConfig};
+pub use simple::{
+    Hammersley, HammersleyConfig, Iid, IidConfig, Korobov, KorobovConfig, Kronecker, KroneckerConfig, LatinHypercube,
+    LatinHypercubeConfig,
+};
