@@ -91,6 +91,15 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment { name: "smash", title: "SMASH: sparse products row by row", run: smash::run },
 ];
 
+/// The slope of log y over log x, by least squares: the exponent that a figure grows with.
+pub(crate) fn slope(points: &[(f64, f64)]) -> f64 {
+    let n = points.len() as f64;
+    let logs: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();
+    let (mx, my) = (logs.iter().map(|p| p.0).sum::<f64>() / n, logs.iter().map(|p| p.1).sum::<f64>() / n);
+    let up: f64 = logs.iter().map(|p| (p.0 - mx) * (p.1 - my)).sum();
+    up / logs.iter().map(|p| (p.0 - mx).powi(2)).sum::<f64>()
+}
+
 /// What the command line asked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {

@@ -21,7 +21,11 @@ pub(crate) const ENDLESS: u128 = 1 << 53;
 /// The number of rows, if they are in order and below `limit`.
 pub(crate) fn count_rows(rows: &Range<u64>, limit: u128) -> Result<usize> {
     if rows.end < rows.start {
-        return Err(Error::argument("rows", "a first row up to the last", format!("{}..{}", rows.start, rows.end)));
+        return Err(Error::argument(
+            "rows",
+            "a first row up to the last",
+            format!("{}..{}", rows.start, rows.end),
+        ));
     }
     if u128::from(rows.end) > limit {
         return Err(Error::too_large("rows", rows.end, u64::try_from(limit).unwrap_or(u64::MAX), "points"));
@@ -36,7 +40,11 @@ pub(crate) fn check_out(out: &[f64], shape: [usize; 3]) -> Result<()> {
     if want == Some(out.len()) {
         return Ok(());
     }
-    Err(Error::shape("out", format!("the values of {shape:?} (replications, rows, dimensions)"), &[out.len()]))
+    Err(Error::shape(
+        "out",
+        format!("the values of {shape:?} (replications, rows, dimensions)"),
+        &[out.len()],
+    ))
 }
 
 /// That there is at least one replication, and not more than their random numbers have room for.
@@ -63,14 +71,19 @@ pub(crate) fn check_closed(rows: &Range<u64>) -> Result<()> {
     if rows.start == 0 {
         return Ok(());
     }
-    Err(Error::argument("rows", "0..n: the points of a closed set depend on n", format!("{}..{}", rows.start, rows.end)))
+    Err(Error::argument(
+        "rows",
+        "0..n: the points of a closed set depend on n",
+        format!("{}..{}", rows.start, rows.end),
+    ))
 }
 
 /// That natural order of base 2 is asked for whole generations of points.
 pub(crate) fn check_powers_of_two(rows: &Range<u64>) -> Result<()> {
     for (which, at) in [("first", rows.start), ("last", rows.end)] {
         if at & at.wrapping_sub(1) != 0 && at != 0 {
-            let expected = format!("0 or a power of 2 as the {which} row in natural order (gray order takes any)");
+            let expected =
+                format!("0 or a power of 2 as the {which} row in natural order (gray order takes any)");
             return Err(Error::argument("rows", expected, at));
         }
     }

@@ -261,8 +261,14 @@ impl Sfc64 {
     }
 
     /// A uniform integer of `bits` bits (at most 64).
+    ///
+    /// The same draws as [`below`](Self::below)`(2^bits)`, which for powers of 2 never rejects.
     pub fn bits(&mut self, bits: u32) -> u64 {
-        self.below(1u128 << bits.min(64))
+        match bits {
+            0 => 0,
+            1..=32 => u64::from(self.next_u32() >> (32 - bits)),
+            _ => self.next_u64() >> (64 - bits.min(64)),
+        }
     }
 
     /// A random permutation of `0..len`, as NumPy's `permutation(len)`.

@@ -1,5 +1,7 @@
 //! Tables of numbers that come with the crate. Lists of numbers only; each function says whose they are.
 
+pub(crate) mod net2;
+
 /// A number of three bytes.
 fn u24(bytes: &[u8], at: usize) -> u32 {
     match bytes.get(3 * at..3 * at + 3) {

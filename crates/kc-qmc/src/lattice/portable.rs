@@ -35,7 +35,9 @@ impl Walk {
         let low = |group: u64| {
             let inverse = |row: u64| match order {
                 Order::Natural => phi(order, row, n),
-                Order::Gray => phi(Order::Natural, ((group * rows + row) ^ (group * rows + row) >> 1) % rows, n),
+                Order::Gray => {
+                    phi(Order::Natural, ((group * rows + row) ^ (group * rows + row) >> 1) % rows, n)
+                }
                 Order::Linear => 0.0,
             };
             (0..rows).flat_map(|row| std::iter::repeat_n(inverse(row), dim)).collect()

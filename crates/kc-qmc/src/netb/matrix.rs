@@ -73,8 +73,12 @@ impl DigitMatrix {
         for c in 0..self.columns() {
             let column = self.column(c);
             // Most columns are nearly empty (Halton), or end early (Faure).
-            let used: Vec<(usize, u64)> =
-                column.iter().enumerate().filter(|(_, v)| **v > 0).map(|(at, &v)| (at, u64::from(v))).collect();
+            let used: Vec<(usize, u64)> = column
+                .iter()
+                .enumerate()
+                .filter(|(_, v)| **v > 0)
+                .map(|(at, &v)| (at, u64::from(v)))
+                .collect();
             for row in scramble.chunks_exact(inner) {
                 let sum: u64 = used.iter().map(|&(at, v)| u64::from(row[at]) * v).sum();
                 values.push((sum % u64::from(self.base)) as u16);

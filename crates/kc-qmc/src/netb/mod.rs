@@ -46,7 +46,9 @@ use std::ops::Range;
 use kc_core::{Error, Isa, Result};
 use rayon::prelude::*;
 
-use crate::blocks::{check_out, check_replications, count_rows, for_each_tile, replications_need_randomization};
+use crate::blocks::{
+    check_out, check_replications, count_rows, for_each_tile, replications_need_randomization,
+};
 use crate::fingerprint::Fingerprint;
 use crate::primes;
 use crate::rng::{Seed, Sfc64};
@@ -101,7 +103,10 @@ enum Source {
     /// (replications, dimensions).
     Digits(Vec<Coordinate>),
     /// (replications, dimensions * alpha).
-    Nested { tries: Vec<Trie>, digits: usize },
+    Nested {
+        tries: Vec<Trie>,
+        digits: usize,
+    },
     Multiplied(Vec<Multiplied>),
 }
 
@@ -142,7 +147,12 @@ impl GeneralNet {
                 let matrices = interlace(tables.matrices, config.alpha, rows);
                 let digits = if config.randomize == Randomize::None { rows } else { tables.digits };
                 let matrix = |at: usize| matrices[at % matrices.len()].clone();
-                Source::Digits(with_maps(config.randomize, (0..replications * dim).map(matrix), digits, &mut rng))
+                Source::Digits(with_maps(
+                    config.randomize,
+                    (0..replications * dim).map(matrix),
+                    digits,
+                    &mut rng,
+                ))
             }
             Randomize::Lms | Randomize::LmsDs | Randomize::LmsDp => {
                 let rows = match config.alpha {
@@ -152,10 +162,17 @@ impl GeneralNet {
                 let digits = coordinates.saturating_mul(rows).saturating_mul(tables.matrices[0].columns());
                 const MOST: usize = 1 << 32;
                 if digits > MOST {
-                    return Err(Error::too_large("replications", digits as u64, MOST as u64, "digits of matrices"));
+                    return Err(Error::too_large(
+                        "replications",
+                        digits as u64,
+                        MOST as u64,
+                        "digits of matrices",
+                    ));
                 }
-                let scramble = |at: usize| tables.matrices[at % tables.matrices.len()].scrambled(&mut rng, rows);
-                let matrices = interlace((0..coordinates).map(scramble).collect(), config.alpha, tables.digits);
+                let scramble =
+                    |at: usize| tables.matrices[at % tables.matrices.len()].scrambled(&mut rng, rows);
+                let matrices =
+                    interlace((0..coordinates).map(scramble).collect(), config.alpha, tables.digits);
                 Source::Digits(with_maps(config.randomize, matrices.into_iter(), tables.digits, &mut rng))
             }
             Randomize::Nus(NusEngine::Hash) => {
@@ -176,7 +193,11 @@ impl GeneralNet {
             }
             Randomize::Qrng => {
                 if !matches!(config.matrices, NetMatrices::Halton) {
-                    return Err(Error::argument("randomize", "a scrambling of digits; qrng is Halton's", "qrng"));
+                    return Err(Error::argument(
+                        "randomize",
+                        "a scrambling of digits; qrng is Halton's",
+                        "qrng",
+                    ));
                 }
                 if replications > 1 {
                     return Err(Error::argument("replications", "1 with qrng", replications));
@@ -246,7 +267,9 @@ impl GeneralNet {
                 }
             }
             Source::Multiplied(multiplied) => {
-                fill_set(out, rows, [width, offset, dim], |j, first, column| multiplied[j].fill(first, column));
+                fill_set(out, rows, [width, offset, dim], |j, first, column| {
+                    multiplied[j].fill(first, column)
+                });
             }
         }
         let _ = isa;

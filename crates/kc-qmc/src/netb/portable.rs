@@ -269,7 +269,8 @@ impl Wide {
         for (i, value) in (first..).zip(out) {
             if i == first || i % u64::from(base) == 0 {
                 digits.fill(0);
-                for (slot, (digit, shift)) in digits.iter_mut().zip(matrix.digits(i).iter().zip(&self.shift)) {
+                for (slot, (digit, shift)) in digits.iter_mut().zip(matrix.digits(i).iter().zip(&self.shift))
+                {
                     *slot = (digit + shift) % base;
                 }
                 for (slot, shift) in digits.iter_mut().zip(&self.shift).skip(matrix.rows) {

@@ -16,7 +16,12 @@ pub fn point(net: &GeneralNet, replication: usize, i: u64) -> Vec<f64> {
             let alpha = net.config.alpha;
             let of = |j: usize| {
                 let mut value = [0.0];
-                super::nus::fill(&tries[(replication * net.dim + j) * alpha..][..alpha], *digits, i, &mut value);
+                super::nus::fill(
+                    &tries[(replication * net.dim + j) * alpha..][..alpha],
+                    *digits,
+                    i,
+                    &mut value,
+                );
                 value[0]
             };
             (0..net.dim).map(of).collect()

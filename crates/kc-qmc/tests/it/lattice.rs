@@ -174,10 +174,7 @@ fn bad_input_is_refused() {
     argument(new(&|c| c.randomize = Randomize::LmsDs), "randomize");
     argument(new(&|c| c.vector = LatticeVector::Random(1)), "vector");
     argument(new(&|c| c.vector = LatticeVector::Random(27)), "vector");
-    argument(
-        new(&|c| (c.vector, c.dims) = (LatticeVector::Random(9), Dims::List(vec![0, 2]))),
-        "dims",
-    );
+    argument(new(&|c| (c.vector, c.dims) = (LatticeVector::Random(9), Dims::List(vec![0, 2]))), "dims");
     let user = |sets| LatticeVector::User(UserVector::per_replication(sets, vec![1; 6], 4).unwrap());
     assert!(matches!(new(&|c| c.vector = user(2)), Err(Error::Shape { .. })));
     assert!(matches!(new(&|c| c.shifts = Some(vec![0.5])), Err(Error::Shape { .. })));

@@ -10,8 +10,14 @@ use kc_testing::each_isa;
 
 use crate::cases::{bits, cases, check_tail};
 
-const RANDOMIZATIONS: [Randomize; 6] =
-    [Randomize::Lms, Randomize::Dp, Randomize::Ds, Randomize::LmsDp, Randomize::LmsDs, Randomize::Nus(NusEngine::Auto)];
+const RANDOMIZATIONS: [Randomize; 6] = [
+    Randomize::Lms,
+    Randomize::Dp,
+    Randomize::Ds,
+    Randomize::LmsDp,
+    Randomize::LmsDs,
+    Randomize::Nus(NusEngine::Auto),
+];
 
 #[test]
 fn the_points_are_the_golden_ones() {
