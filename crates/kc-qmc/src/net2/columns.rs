@@ -109,6 +109,27 @@ impl Columns {
         }
     }
 
+    /// Calls `body` with one coordinate of each of the points `rows`.
+    pub(super) fn coordinate(&self, j: usize, rows: Range<u64>, mut body: impl FnMut(u64)) {
+        let (dim, mask) = (self.dim, self.block_rows() - 1);
+        let step = |k: u32| self.steps[k as usize * dim + j];
+        let mut high = 0;
+        let mut at = rows.start;
+        while at < rows.end {
+            let block = at >> self.low_bits;
+            let gray = block ^ block >> 1;
+            high = match at & mask {
+                0 if at > rows.start => high ^ step(block.trailing_zeros()),
+                _ => (0..u64::BITS).filter(|k| gray >> k & 1 == 1).fold(0, |sum, k| sum ^ step(k)),
+            };
+            let end = at + (rows.end - at).min(mask + 1 - (at & mask));
+            for row in at..end {
+                body(self.low[(row & mask) as usize * dim + j] ^ high);
+            }
+            at = end;
+        }
+    }
+
     /// The high part of block `block`, plus `shift` (empty: none).
     fn high(&self, block: u64, shift: &[u64], high: &mut [u64]) {
         high.fill(0);

@@ -58,6 +58,7 @@ use crate::sequence::{Dims, Family, Order, Randomize, Sequence};
 mod columns;
 mod convert;
 mod joe_kuo;
+mod nested;
 mod portable;
 mod quality;
 pub mod reference;
@@ -68,6 +69,7 @@ mod x86;
 
 use columns::Columns;
 use convert::{Digits, Inner, Nearest, Output, Single, Stores};
+use nested::Nested;
 use scramble::{Interlace, LinearScramble};
 use table::Source;
 
@@ -190,6 +192,7 @@ pub struct DigitalNet {
     matrices: Vec<Columns>,
     /// (replications, dim), or empty.
     shifts: Vec<u64>,
+    nested: Option<Nested>,
 }
 
 /// Below so many values work stays on the calling thread; above, it is cut into pieces of at least so many.
@@ -216,9 +219,6 @@ impl DigitalNet {
     /// As `new`.
     pub fn new_with(isa: Isa, config: DigitalNetConfig) -> Result<Self> {
         let components = components(&config)?;
-        if matches!(config.randomize, Randomize::Nus(_)) {
-            return Err(Error::unsupported("nested uniform scrambling", "not in this version; use lms-ds"));
-        }
         let dim = components.len() / config.alpha;
         let table = Source::new(&config.table, &components)?;
         let [sets, _, columns] = table.shape();
@@ -259,6 +259,7 @@ impl DigitalNet {
             warnings,
             matrices: Vec::new(),
             shifts: Vec::new(),
+            nested: None,
             config,
         };
         net.draw(&table, cut);
@@ -268,25 +269,28 @@ impl DigitalNet {
     /// Draws the random numbers and prepares the matrices.
     fn draw(&mut self, table: &Source<'_>, cut: u32) {
         let Self { config, dim, columns, .. } = self;
-        let (dim, columns, alpha, bits) = (*dim, *columns, config.alpha, config.bits);
+        let (dim, columns, bits) = (*dim, *columns, config.bits);
         let table_bits = table.bits() - cut;
-        let mut rng = config.seed.rng();
         let linear = matches!(config.randomize, Randomize::Lms | Randomize::LmsDs);
         let shifted = matches!(config.randomize, Randomize::Ds | Randomize::LmsDs);
+        let nested = matches!(config.randomize, Randomize::Nus(_));
         let sets = if linear { config.replications } else { table.shape()[0] };
+        // Nested scrambling comes before interlacing, and so interlaces points.
+        let (width, alpha) = if nested { (config.alpha * dim, 1) } else { (dim, config.alpha) };
         let matrix_bits = if linear { bits } else { table_bits };
         let interlaced_bits = bits.min((alpha as u32).saturating_mul(matrix_bits));
-        self.bits = if linear || shifted { bits } else { interlaced_bits };
         let interlace = (alpha > 1).then(|| Interlace::new(alpha, matrix_bits, interlaced_bits));
+        self.bits = if config.randomize == Randomize::None { interlaced_bits } else { bits };
         let rise = self.bits - interlaced_bits;
 
+        let mut rng = config.seed.rng();
         let mut scramble = LinearScramble::new(table_bits, bits);
         let mut matrix = vec![0; columns];
         let mut group = vec![0; alpha * columns];
         for set in 0..sets {
             let mut reader = table.reader(set);
-            let mut net = Columns::new(dim, columns);
-            for j in 0..dim {
+            let mut net = Columns::new(width, columns);
+            for j in 0..width {
                 for part in group.chunks_exact_mut(columns) {
                     reader.read(part, cut);
                     if linear {
@@ -314,6 +318,10 @@ impl DigitalNet {
         }
         if shifted {
             self.shifts = (0..config.replications * dim).map(|_| rng.bits(bits)).collect();
+        }
+        if let Randomize::Nus(engine) = config.randomize {
+            let (r, alpha) = (config.replications, config.alpha);
+            self.nested = Some(Nested::new(engine, &mut config.seed, r, width, columns, bits, alpha));
         }
     }
 
@@ -366,6 +374,9 @@ impl DigitalNet {
         if count == 0 {
             return Ok(());
         }
+        if let Some(nested) = &mut self.nested {
+            nested.grow(&self.matrices, rows.end)?;
+        }
         let stores = match size_of_val(out) {
             bytes if bytes >= STREAMED_BYTES => Stores::Streamed,
             _ => Stores::Cached,
@@ -404,6 +415,9 @@ impl DigitalNet {
         stores: Stores,
     ) {
         let columns = &self.matrices[replication % self.matrices.len()];
+        if let Some(nested) = &self.nested {
+            return self.nested_piece(nested, columns, replication, rows, out, output);
+        }
         let shift = self.shifts.get(replication * self.dim..(replication + 1) * self.dim).unwrap_or(&[]);
         let mut at = 0;
         columns.each_block(rows, shift, |low, high| {
@@ -412,6 +426,38 @@ impl DigitalNet {
         });
         #[cfg(target_arch = "x86_64")]
         x86::fence(stores);
+    }
+
+    /// [`piece`](Self::piece) with nested scrambling.
+    fn nested_piece<O: Output>(
+        &self,
+        nested: &Nested,
+        columns: &Columns,
+        replication: usize,
+        rows: Range<u64>,
+        out: &mut [O::Value],
+        output: O,
+    ) {
+        let width = nested.width();
+        let mut digits = Vec::new();
+        let mut out = out.iter_mut();
+        for rows in nested::batches(rows, width) {
+            digits.resize((rows.end - rows.start) as usize * width, 0);
+            let mut at = 0;
+            columns.each_block(rows, &[], |low, high| {
+                Digits.combine(self.isa, low, high, &mut digits[at..at + low.len()], Stores::Cached);
+                at += low.len();
+            });
+            nested.scramble(self.isa, replication, &mut digits);
+            match nested.interlace() {
+                None => out.by_ref().zip(&digits).for_each(|(out, &x)| *out = output.convert(x)),
+                Some(interlace) => {
+                    for (out, group) in out.by_ref().zip(digits.chunks_exact(width / self.dim)) {
+                        *out = output.convert(interlace.apply(group.iter().copied()));
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -479,6 +525,7 @@ impl Sequence for DigitalNet {
         let DigitalNetConfig { seed, randomize, order, alpha, replications, table, interval, .. } =
             &self.config;
         let words = self.matrices.iter().flat_map(Columns::words).chain(self.shifts.iter().copied());
+        let words = words.chain(self.nested.iter().flat_map(Nested::words));
         let digest =
             words.fold(0u64, |sum, word| (sum ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29));
         format!(

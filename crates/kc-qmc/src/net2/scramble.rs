@@ -73,6 +73,7 @@ fn transpose(rows: &mut [u64; 64], keep: usize) {
 
 /// Interlaces integers of `bits` bits to one of `out_bits`: bit b, counted from the top, is bit b / alpha of
 /// component b mod alpha.
+#[derive(Debug, Clone)]
 pub(super) struct Interlace {
     /// For each component, its bits' places in the result, and how many of its low bits have none.
     parts: Vec<(u64, u32)>,

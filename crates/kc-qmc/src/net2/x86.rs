@@ -14,6 +14,7 @@ use std::arch::x86_64::*;
 use kc_core::{Isa, Level};
 
 use super::convert::{HALF_UNIT, Inner, Nearest, Output, Stores};
+use super::nested::hash::{self, Hash, Key};
 use super::portable;
 
 /// Values in a vector.
@@ -71,7 +72,7 @@ fn doubles<O: Output<Value = f64>>(
         return portable::combine(low, high, out, output);
     }
     let period = high.len();
-    if period % LANES == 0 {
+    if period.is_multiple_of(LANES) {
         return strip(isa, low, high, out, output, to, stores);
     }
     // Long rows that are no whole number of vectors: each by itself, from where it is aligned.
@@ -100,10 +101,10 @@ fn strip<O: Output<Value = f64>>(
     stores: Stores,
 ) {
     assert!(isa.level() != Level::Portable && low.len() == out.len());
-    assert!(!high.is_empty() && high.len() % LANES == 0);
+    assert!(!high.is_empty() && high.len().is_multiple_of(LANES));
     let whole = out.len() / LANES * LANES;
     let (vectors, tail) = out.split_at_mut(whole);
-    let aligned = |bytes: usize| stores == Stores::Streamed && vectors.as_ptr().addr() % bytes == 0;
+    let aligned = |bytes: usize| stores == Stores::Streamed && vectors.as_ptr().addr().is_multiple_of(bytes);
     let (on32, on16) = (aligned(32), aligned(16));
     // SAFETY: an Isa of a level above Portable was detected, so the processor has AVX2. `vectors` is not longer than
     // `low`, and a whole number of vectors as `high` is; streamed stores get the alignment that they ask for.
@@ -118,6 +119,19 @@ fn strip<O: Output<Value = f64>>(
         }
     }
     portable::combine(&low[whole..], &high[whole % high.len()..], tail, output);
+}
+
+/// [`Hash::scramble`]: the flips of a path by one instruction.
+pub(super) fn hash(isa: Isa, hash: Hash, keys: &[Key], rows: &mut [u64]) {
+    #[target_feature(enable = "bmi2")]
+    fn bmi2(hash: Hash, keys: &[Key], rows: &mut [u64]) {
+        hash.scramble_with(keys, rows, |word, mask| _pext_u64(word, mask));
+    }
+    if isa.level() == Level::Portable {
+        return hash.scramble_with(keys, rows, hash::pick);
+    }
+    // SAFETY: an Isa of a level above Portable was detected, so the processor has BMI2.
+    unsafe { bmi2(hash, keys, rows) }
 }
 
 /// Makes the streamed stores of this thread visible to all who synchronise with it later.
