@@ -1,6 +1,5 @@
 //! `kc qmc table`: tables between text and arrays.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -65,8 +64,9 @@ pub(super) fn integers(file: &str) -> Result<(Vec<usize>, Vec<u64>)> {
     macro_rules! read {
         ($($dtype:ident $kind:ty),*) => {
             match any.dtype() {
-                $(DType::$dtype => kc_core::bytemuck::pod_collect_to_vec::<u8, $kind>(any.bytes())
-                    .into_iter()
+                $(DType::$dtype => any.bytes().as_chunks::<{ size_of::<$kind>() }>().0
+                    .iter()
+                    .map(|bytes| <$kind>::from_ne_bytes(*bytes))
                     .map(|value| u64::try_from(value).map_err(|_| wrong(i128::from(value))))
                     .collect::<Result<Vec<u64>, Error>>()?,)*
                 other => return Err(Error::dtype("--table", "integers", other).into()),
