@@ -261,14 +261,26 @@ impl Sfc64 {
     }
 
     /// A uniform integer of `bits` bits (at most 64).
+    ///
+    /// The same draws as [`below`](Self::below)`(2^bits)`, which for powers of 2 never rejects.
     pub fn bits(&mut self, bits: u32) -> u64 {
-        self.below(1u128 << bits.min(64))
+        match bits {
+            0 => 0,
+            1..=32 => u64::from(self.next_u32() >> (32 - bits)),
+            _ => self.next_u64() >> (64 - bits.min(64)),
+        }
     }
 
     /// A random permutation of `0..len`, as NumPy's `permutation(len)`.
     pub fn permutation(&mut self, len: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..len as u32).collect();
-        for i in (1..len).rev() {
+        self.shuffle(&mut order);
+        order
+    }
+
+    /// Permutes `values` (fewer than 2^32), as NumPy's `shuffle`.
+    pub fn shuffle<T>(&mut self, values: &mut [T]) {
+        for i in (1..values.len()).rev() {
             let mask = u32::MAX >> (i as u32).leading_zeros();
             let j = loop {
                 let draw = self.next_u32() & mask;
@@ -276,8 +288,7 @@ impl Sfc64 {
                     break draw as usize;
                 }
             };
-            order.swap(i, j);
+            values.swap(i, j);
         }
-        order
     }
 }

@@ -143,6 +143,15 @@ pub trait Sequence: Send {
     /// `rows` reaches beyond [`limit`](Self::limit) or does not suit the order; `out` has another length.
     fn fill(&mut self, rows: Range<u64>, out: &mut [f64]) -> Result<()>;
 
+    /// As [`fill`](Self::fill) for a block of a larger range: any rows below the limit, whatever the order. Rows
+    /// of a block that does not end at powers of 2 are not evenly spread by themselves.
+    ///
+    /// # Errors
+    /// `rows` reaches beyond [`limit`](Self::limit); `out` has another length.
+    fn fill_block(&mut self, rows: Range<u64>, out: &mut [f64]) -> Result<()> {
+        self.fill(rows, out)
+    }
+
     /// As [`fill`](Self::fill), as integers of so many bits, which it returns. For digital nets in base 2.
     ///
     /// # Errors

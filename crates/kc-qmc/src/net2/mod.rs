@@ -1,0 +1,567 @@
+//! Digital nets in base 2: Sobol', Niederreiter-Xing and other points, randomised, of higher order, from any index.
+//!
+//! # Idea
+//! Coordinate j of point i is a binary fraction whose digits are a matrix product over the field of two elements:
+//! `x_ij = C_j (bits of i)`. With each column of `C_j` held as one integer of t bits this is an exclusive or of the
+//! columns that the bits of i select (in [`Order::Gray`], the bits of `i ^ i >> 1`). For good matrices any first 2^m
+//! points fill every box of a certain volume equally.
+//!
+//! # Randomisation
+//! | [`Randomize`] | What happens to the digits |
+//! |---|---|
+//! | `Ds` | a random t-bit shift per coordinate is added without carry |
+//! | `Lms` | each matrix is multiplied by a random lower-triangular one with a unit diagonal (J. Matousek, 1998) |
+//! | `LmsDs` | both: variance O(n^-3 log^(d-1) n) for smooth functions, at the price of a shift |
+//! | `Nus` | each digit is flipped by a bit of its own for every value of the digits before it (A. Owen, 1995) |
+//!
+//! All give uniform points that remain a net. `Lms` draws t integers of t0 bits per coordinate (t0: bits of the table),
+//! keeps k bits of row k < t0 and puts a 1 after them, and leaves the other rows full, so that all t bits are random.
+//!
+//! # Higher order
+//! With `alpha` > 1, `alpha * d` coordinates are interlaced to d: bit b of the result is bit `b / alpha` of component
+//! `b mod alpha` (J. Dick, 2008). Scrambled, such nets integrate smooth functions with errors near `n^-(alpha + 1/2)`.
+//!
+//! # Numbers
+//! `f64`: `x 2^-t` rounded to nearest, as in QMCPy; a value of 54 and more one-bits becomes 1.0. With [`Interval::Open`]
+//! the first 53 bits and 2^-54, at most `1 - 2^-53`, so that neither end occurs. `f32`: the first 24 bits, exactly,
+//! hence below 1 (and 2^-25 more, at most `1 - 2^-24`, in the open interval). Integers: all t bits.
+//!
+//! The same seed gives the bits of QMCPy 2.4 (`DigitalNetB2`).
+//!
+//! # Cost
+//! One load, one exclusive or and one conversion per value: stores to memory are the limit. A table holds the low rows,
+//! one column sum per 2^b rows the rest (see `columns.rs`); any first index costs the same.
+//!
+//! ```
+//! use kc_qmc::{Sequence, net2::{DigitalNet, DigitalNetConfig}};
+//! let mut net = DigitalNet::new(DigitalNetConfig::new(4, 7u64))?;
+//! let points = net.points(0..16)?;
+//! assert_eq!(points.shape(), [1, 16, 4]);
+//! // One point in each sixteenth of the unit interval, in every coordinate.
+//! let mut cells: Vec<u64> = points.as_slice().iter().step_by(4).map(|x| (x * 16.0) as u64).collect();
+//! cells.sort_unstable();
+//! assert_eq!(cells, (0..16).collect::<Vec<_>>());
+//! # Ok::<(), kc_core::Error>(())
+//! ```
+//!
+//! Sources: S. Joe and F. Kuo (2008) for the table; H. Hong and F. Hickernell, *Algorithm 823* (2003) for matrix
+//! scrambling; A. Sorokin, *QMCPy: A Python Software for Randomized Low-Discrepancy Sequences* (2025).
+
+use std::fmt;
+use std::ops::Range;
+
+use kc_core::{Error, Isa, Result};
+
+use crate::rng::Seed;
+use crate::sequence::{Dims, Family, Order, Randomize, Sequence};
+
+mod columns;
+mod convert;
+mod joe_kuo;
+mod nested;
+mod portable;
+mod quality;
+pub mod reference;
+mod scramble;
+mod table;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use columns::Columns;
+use convert::{Digits, Inner, Nearest, Output, Single, Stores};
+use nested::Nested;
+use scramble::{Interlace, LinearScramble};
+use table::Source;
+
+pub use table::{BitOrder, GeneratingMatrices, NetTable};
+
+/// Which ends of the unit interval points may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Interval {
+    /// `[0, 1)` before rounding: `x 2^-t` to nearest, as in QMCPy.
+    #[default]
+    HalfOpen,
+    /// `(0, 1)`: neither 0 nor 1 ever.
+    Open,
+}
+
+/// A digital net to build.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct DigitalNetConfig {
+    /// The coordinates: how many, or which of the table.
+    pub dims: Dims,
+    /// The seed of all random numbers.
+    pub seed: Seed,
+    /// `None`, `Ds`, `Lms`, `LmsDs` (default) or `Nus`.
+    pub randomize: Randomize,
+    /// `Natural` (default; ranges must end at 0 or powers of 2) or `Gray`.
+    pub order: Order,
+    /// Interlacing factor, at least 1 (default: none). Needs `alpha` times as many dimensions of the table.
+    pub alpha: usize,
+    /// Bits t of the randomised points, up to 64; default 63.
+    pub bits: u32,
+    /// Independent randomisations, at least 1 (default).
+    pub replications: usize,
+    /// The generating matrices; default Joe and Kuo's.
+    pub table: NetTable,
+    /// The ends of the interval; default `[0, 1)`.
+    pub interval: Interval,
+}
+
+impl DigitalNetConfig {
+    /// The defaults for these coordinates and this seed.
+    pub fn new(dims: impl Into<Dims>, seed: impl Into<Seed>) -> Self {
+        Self {
+            dims: dims.into(),
+            seed: seed.into(),
+            randomize: Randomize::LmsDs,
+            order: Order::Natural,
+            alpha: 1,
+            bits: 63,
+            replications: 1,
+            table: NetTable::JoeKuo,
+            interval: Interval::HalfOpen,
+        }
+    }
+}
+
+impl Default for DigitalNetConfig {
+    /// One coordinate, seed 0.
+    fn default() -> Self {
+        Self::new(1, 0u64)
+    }
+}
+
+/// What a user of a net should know about the choices made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NetWarning {
+    /// Without a shift the first point is the origin.
+    OriginIsAPoint,
+    /// In Gray order, a range whose ends are not 0 or powers of 2 is no net.
+    GrayOrder,
+    /// The table's low bits were cut off.
+    Truncated {
+        /// Bits of the table.
+        table: u32,
+        /// Bits that are left.
+        bits: u32,
+    },
+    /// Matrices that are not square are interlaced; they may be interlaced already.
+    NotSquare {
+        /// Columns of the table.
+        columns: usize,
+        /// Bits of the table.
+        bits: u32,
+    },
+}
+
+impl fmt::Display for NetWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NetWarning::OriginIsAPoint => {
+                write!(f, "the first point is the origin: shift or scramble nested")
+            }
+            NetWarning::GrayOrder => {
+                write!(f, "in Gray order, ranges should begin and end at 0 or powers of 2 to be nets")
+            }
+            NetWarning::Truncated { table, bits } => {
+                write!(f, "the table's {table} bits are cut off to {bits}")
+            }
+            NetWarning::NotSquare { columns, bits } => {
+                write!(
+                    f,
+                    "matrices of {columns} columns and {bits} bits are interlaced; make sure that they are not yet"
+                )
+            }
+        }
+    }
+}
+
+/// A digital net in base 2.
+#[derive(Debug, Clone)]
+pub struct DigitalNet {
+    config: DigitalNetConfig,
+    isa: Isa,
+    dim: usize,
+    columns: usize,
+    bits: u32,
+    warnings: Vec<NetWarning>,
+    /// One per replication, or one for all.
+    matrices: Vec<Columns>,
+    /// (replications, dim), or empty.
+    shifts: Vec<u64>,
+    nested: Option<Nested>,
+}
+
+/// Below so many values work stays on the calling thread; above, it is cut into pieces of at least so many.
+const PIECE: u64 = 1 << 16;
+
+/// Outputs of so many bytes go past the caches.
+const STREAMED_BYTES: usize = 8 << 20;
+
+impl DigitalNet {
+    /// Builds the net: reads the table, draws all random numbers of the matrices and shifts.
+    ///
+    /// # Errors
+    /// - `Argument` or `Index`: `dims` is 0, beyond the table, or names one twice; `replications` or `alpha` is 0; `bits`
+    ///   is not 1 to 64, or below the bits of the user's matrices; a randomisation or an order that nets do not have;
+    ///   several replications without randomisation; `alpha` > 1 with listed dimensions.
+    /// - `Shape`: user matrices for another number of replications.
+    pub fn new(config: DigitalNetConfig) -> Result<Self> {
+        Self::new_with(Isa::best(), config)
+    }
+
+    /// [`new`](Self::new) on a chosen level.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn new_with(isa: Isa, config: DigitalNetConfig) -> Result<Self> {
+        let components = components(&config)?;
+        let dim = components.len() / config.alpha;
+        let table = Source::new(&config.table, &components)?;
+        let [sets, _, columns] = table.shape();
+        let replications = config.replications;
+        if sets != 1 && sets != replications {
+            let expected = format!("1 or {replications} sets of matrices, one per replication");
+            return Err(Error::shape("matrices", expected, &table.shape()));
+        }
+        if config.randomize == Randomize::None && sets != replications {
+            let expected = "one replication, or as many as the table has, without randomisation";
+            return Err(Error::argument("replications", expected, replications));
+        }
+        let mut warnings = Vec::new();
+        if matches!(config.randomize, Randomize::None | Randomize::Lms) {
+            warnings.push(NetWarning::OriginIsAPoint);
+        }
+        if config.order == Order::Gray {
+            warnings.push(NetWarning::GrayOrder);
+        }
+        let cut = table.bits().saturating_sub(config.bits);
+        let table_bits = table.bits() - cut;
+        if cut > 0 {
+            if matches!(config.table, NetTable::Matrices(_)) {
+                let expected =
+                    format!("{table_bits} (the bits of the matrices) to 64", table_bits = table.bits());
+                return Err(Error::argument("bits", expected, config.bits));
+            }
+            warnings.push(NetWarning::Truncated { table: table.bits(), bits: table_bits });
+        }
+        if config.alpha > 1 && columns != table.bits() as usize {
+            warnings.push(NetWarning::NotSquare { columns, bits: table.bits() });
+        }
+        let mut net = Self {
+            isa,
+            dim,
+            columns,
+            bits: config.bits,
+            warnings,
+            matrices: Vec::new(),
+            shifts: Vec::new(),
+            nested: None,
+            config,
+        };
+        net.draw(&table, cut);
+        Ok(net)
+    }
+
+    /// Draws the random numbers and prepares the matrices.
+    fn draw(&mut self, table: &Source<'_>, cut: u32) {
+        let Self { config, dim, columns, .. } = self;
+        let (dim, columns, bits) = (*dim, *columns, config.bits);
+        let table_bits = table.bits() - cut;
+        let linear = matches!(config.randomize, Randomize::Lms | Randomize::LmsDs);
+        let shifted = matches!(config.randomize, Randomize::Ds | Randomize::LmsDs);
+        let nested = matches!(config.randomize, Randomize::Nus(_));
+        let sets = if linear { config.replications } else { table.shape()[0] };
+        // Nested scrambling comes before interlacing, and so interlaces points.
+        let (width, alpha) = if nested { (config.alpha * dim, 1) } else { (dim, config.alpha) };
+        let matrix_bits = if linear { bits } else { table_bits };
+        let interlaced_bits = bits.min((alpha as u32).saturating_mul(matrix_bits));
+        let interlace = (alpha > 1).then(|| Interlace::new(alpha, matrix_bits, interlaced_bits));
+        self.bits = if config.randomize == Randomize::None { interlaced_bits } else { bits };
+        let rise = self.bits - interlaced_bits;
+
+        let mut rng = config.seed.rng();
+        let mut scramble = LinearScramble::new(table_bits, bits);
+        let mut matrix = vec![0; columns];
+        let mut group = vec![0; alpha * columns];
+        for set in 0..sets {
+            let mut reader = table.reader(set);
+            let mut net = Columns::new(width, columns);
+            for j in 0..width {
+                for part in group.chunks_exact_mut(columns) {
+                    reader.read(part, cut);
+                    if linear {
+                        scramble.draw(&mut rng);
+                        for column in part {
+                            *column = scramble.apply(*column);
+                        }
+                    }
+                }
+                match &interlace {
+                    None => matrix.copy_from_slice(&group),
+                    Some(interlace) => {
+                        for (k, column) in matrix.iter_mut().enumerate() {
+                            *column = interlace.apply(group.iter().skip(k).step_by(columns).copied());
+                        }
+                    }
+                }
+                for column in &mut matrix {
+                    *column <<= rise;
+                }
+                net.set(j, &matrix, config.order);
+            }
+            net.finish();
+            self.matrices.push(net);
+        }
+        if shifted {
+            self.shifts = (0..config.replications * dim).map(|_| rng.bits(bits)).collect();
+        }
+        if let Randomize::Nus(engine) = config.randomize {
+            let (r, alpha) = (config.replications, config.alpha);
+            self.nested = Some(Nested::new(engine, &mut config.seed, r, width, columns, bits, alpha));
+        }
+    }
+
+    /// Bits t of the points' integers: those of the configuration if anything is random, else those of the table (and
+    /// of interlacing).
+    pub fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// What to know about this configuration.
+    pub fn warnings(&self) -> &[NetWarning] {
+        &self.warnings
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &DigitalNetConfig {
+        &self.config
+    }
+
+    /// As [`fill`](Sequence::fill), in single precision.
+    ///
+    /// # Errors
+    /// As `fill`.
+    pub fn fill_f32(&mut self, rows: Range<u64>, out: &mut [f32]) -> Result<()> {
+        self.check_order(&rows)?;
+        self.write(rows, out, Single::new(self.bits, self.config.interval))
+    }
+
+    /// In natural order, points come in sets whose sizes are powers of 2.
+    fn check_order(&self, rows: &Range<u64>) -> Result<()> {
+        let fits = |n: u64| n == 0 || n.is_power_of_two();
+        if self.config.order == Order::Natural && !(fits(rows.start) && fits(rows.end)) {
+            let expected = "ends that are 0 or powers of 2, in natural order (Gray order takes any)";
+            return Err(Error::argument("rows", expected, format!("{}..{}", rows.start, rows.end)));
+        }
+        Ok(())
+    }
+
+    fn write<O: Output>(&mut self, rows: Range<u64>, out: &mut [O::Value], output: O) -> Result<()> {
+        let limit = self.limit();
+        if rows.start > rows.end || u128::from(rows.end) > limit {
+            let expected = format!("a range within 0..{limit}");
+            return Err(Error::argument("rows", expected, format!("{}..{}", rows.start, rows.end)));
+        }
+        let count = rows.end - rows.start;
+        let (r, d) = (self.config.replications, self.dim);
+        if u128::from(count) * r as u128 * d as u128 != out.len() as u128 {
+            return Err(Error::shape("out", format!("({r}, {count}, {d}) values"), &[out.len()]));
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        if let Some(nested) = &mut self.nested {
+            nested.grow(&self.matrices, rows.end)?;
+        }
+        let stores = match size_of_val(out) {
+            bytes if bytes >= STREAMED_BYTES => Stores::Streamed,
+            _ => Stores::Cached,
+        };
+        let piece = (PIECE / d as u64).max(1).next_power_of_two();
+        let net = &*self;
+        let mut jobs = Vec::new();
+        for (replication, mut out) in out.chunks_exact_mut(count as usize * d).enumerate() {
+            let mut at = rows.start;
+            while at < rows.end {
+                let len = (rows.end - at).min(piece - at % piece);
+                let (head, tail) = out.split_at_mut(len as usize * d);
+                jobs.push((replication, at..at + len, head));
+                (out, at) = (tail, at + len);
+            }
+        }
+        let run = |(replication, rows, out): (usize, Range<u64>, &mut [O::Value])| {
+            net.piece(replication, rows, out, output, stores);
+        };
+        if jobs.len() == 1 {
+            jobs.into_iter().for_each(run);
+        } else {
+            use rayon::prelude::*;
+            jobs.into_par_iter().for_each(run);
+        }
+        Ok(())
+    }
+
+    /// Some rows of one replication.
+    fn piece<O: Output>(
+        &self,
+        replication: usize,
+        rows: Range<u64>,
+        out: &mut [O::Value],
+        output: O,
+        stores: Stores,
+    ) {
+        let columns = &self.matrices[replication % self.matrices.len()];
+        if let Some(nested) = &self.nested {
+            return self.nested_piece(nested, columns, replication, rows, out, output);
+        }
+        let shift = self.shifts.get(replication * self.dim..(replication + 1) * self.dim).unwrap_or(&[]);
+        let mut at = 0;
+        columns.each_block(rows, shift, |low, high| {
+            output.combine(self.isa, low, high, &mut out[at..at + low.len()], stores);
+            at += low.len();
+        });
+        #[cfg(target_arch = "x86_64")]
+        x86::fence(stores);
+    }
+
+    /// [`piece`](Self::piece) with nested scrambling.
+    fn nested_piece<O: Output>(
+        &self,
+        nested: &Nested,
+        columns: &Columns,
+        replication: usize,
+        rows: Range<u64>,
+        out: &mut [O::Value],
+        output: O,
+    ) {
+        let width = nested.width();
+        let mut digits = Vec::new();
+        let mut out = out.iter_mut();
+        for rows in nested::batches(rows, width) {
+            digits.resize((rows.end - rows.start) as usize * width, 0);
+            let mut at = 0;
+            columns.each_block(rows, &[], |low, high| {
+                Digits.combine(self.isa, low, high, &mut digits[at..at + low.len()], Stores::Cached);
+                at += low.len();
+            });
+            nested.scramble(self.isa, replication, &mut digits);
+            match nested.interlace() {
+                None => out.by_ref().zip(&digits).for_each(|(out, &x)| *out = output.convert(x)),
+                Some(interlace) => {
+                    for (out, group) in out.by_ref().zip(digits.chunks_exact(width / self.dim)) {
+                        *out = output.convert(interlace.apply(group.iter().copied()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Checks everything that does not need the table's numbers; the dimensions of the table that are used.
+fn components(config: &DigitalNetConfig) -> Result<Vec<usize>> {
+    let alpha = config.alpha;
+    if config.replications == 0 {
+        return Err(Error::argument("replications", "at least 1", 0));
+    }
+    if !(1..=64).contains(&config.bits) {
+        return Err(Error::argument("bits", "1 to 64", config.bits));
+    }
+    if !matches!(config.order, Order::Natural | Order::Gray) {
+        return Err(Error::argument(
+            "order",
+            "natural or gray for digital nets",
+            format!("{:?}", config.order),
+        ));
+    }
+    let known = [Randomize::None, Randomize::Ds, Randomize::Lms, Randomize::LmsDs];
+    if !known.contains(&config.randomize) && !matches!(config.randomize, Randomize::Nus(_)) {
+        let expected = "none, ds, lms, lms-ds or nus for digital nets in base 2";
+        return Err(Error::argument("randomize", expected, format!("{:?}", config.randomize)));
+    }
+    match &config.dims {
+        _ if alpha == 0 => Err(Error::argument("alpha", "at least 1", 0)),
+        dims if alpha == 1 => dims.resolve(config.table.dims()),
+        Dims::First(count) => {
+            let dims = Dims::First(*count).resolve(config.table.dims() / alpha)?;
+            Ok((0..alpha * dims.len()).collect())
+        }
+        Dims::List(_) => {
+            let expected = "a number of dimensions, not a list, when alpha > 1 interlaces them";
+            Err(Error::argument("dims", expected, format!("{:?}", config.dims)))
+        }
+    }
+}
+
+impl Sequence for DigitalNet {
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn replications(&self) -> usize {
+        self.config.replications
+    }
+
+    fn limit(&self) -> u128 {
+        1 << self.columns
+    }
+
+    fn family(&self) -> Family {
+        Family::DigitalNet
+    }
+
+    fn order(&self) -> Order {
+        self.config.order
+    }
+
+    fn randomize(&self) -> Randomize {
+        self.config.randomize
+    }
+
+    fn fingerprint(&self) -> String {
+        let DigitalNetConfig { seed, randomize, order, alpha, replications, table, interval, .. } =
+            &self.config;
+        let words = self.matrices.iter().flat_map(Columns::words).chain(self.shifts.iter().copied());
+        let words = words.chain(self.nested.iter().flat_map(Nested::words));
+        let digest =
+            words.fold(0u64, |sum, word| (sum ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29));
+        format!(
+            "net2 {} dims {} seed {} {randomize:?} {order:?} alpha {alpha} bits {} replications {replications} \
+             {interval:?} digest {digest:016x}",
+            table.name(),
+            self.dim,
+            seed.name(),
+            self.bits,
+        )
+    }
+
+    fn fill(&mut self, rows: Range<u64>, out: &mut [f64]) -> Result<()> {
+        self.check_order(&rows)?;
+        self.fill_block(rows, out)
+    }
+
+    fn fill_block(&mut self, rows: Range<u64>, out: &mut [f64]) -> Result<()> {
+        match self.config.interval {
+            Interval::HalfOpen => self.write(rows, out, Nearest { bits: self.bits }),
+            Interval::Open => self.write(rows, out, Inner::new(self.bits)),
+        }
+    }
+
+    fn fill_digits(&mut self, rows: Range<u64>, out: &mut [u64]) -> Result<u32> {
+        self.check_order(&rows)?;
+        self.write(rows, out, Digits)?;
+        Ok(self.bits)
+    }
+
+    fn spawn(&mut self, dims: &[usize]) -> Result<Vec<Box<dyn Sequence>>> {
+        let seeds = self.config.seed.spawn(dims.len());
+        let child = |(seed, &count)| {
+            let config = DigitalNetConfig { seed, dims: Dims::First(count), ..self.config.clone() };
+            Ok(Box::new(Self::new_with(self.isa, config)?) as Box<dyn Sequence>)
+        };
+        seeds.into_iter().zip(dims).map(child).collect()
+    }
+}
