@@ -25,6 +25,9 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable
 
+# Last, as a script may have the name of the package that it imports.
+sys.path.append(sys.path.pop(0))
+
 
 @dataclass
 class Case:

@@ -61,6 +61,7 @@ fn machine(body: &mut String, report: &Report) {
         ("memory", machine.memory_bytes.map_or_else(unknown, |b| giga(b as f64, "GB"))),
         ("copy, one thread", giga(ceilings.copy_bytes, "GB/s (read and written)")),
         ("read, one thread", giga(ceilings.read_bytes, "GB/s")),
+        ("write around the caches, one thread", giga(ceilings.store_bytes, "GB/s")),
         ("f32 multiply-add, one thread", giga(ceilings.f32_flops, "GFLOP/s")),
         ("u8 x i8 multiply-add, one thread", giga(ceilings.byte_ops, "GOP/s")),
         ("system", machine.os.clone()),

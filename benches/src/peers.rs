@@ -95,6 +95,8 @@ pub(crate) enum Work {
     ByteOps(f64),
     /// Bytes that must come from or go to memory.
     Bytes(f64),
+    /// Bytes that must be written, and no others read.
+    Stores(f64),
 }
 
 impl Work {
@@ -105,6 +107,7 @@ impl Work {
             Work::ByteOps(n) => (n, machine.ceilings.byte_ops * threads, "u8 x i8 multiply-add"),
             // One thread's bandwidth; more threads share the memory.
             Work::Bytes(n) => (n, machine.ceilings.read_bytes, "memory reads of one thread"),
+            Work::Stores(n) => (n, machine.ceilings.store_bytes, "memory writes of one thread"),
         };
         Roofline { fraction: done / seconds / limit, limit: name }
     }

@@ -19,6 +19,8 @@ pub(crate) struct Ceilings {
     pub(crate) copy_bytes: f64,
     /// Bytes read while summing memory.
     pub(crate) read_bytes: f64,
+    /// Bytes written around the caches, and through them where the level has no such stores.
+    pub(crate) store_bytes: f64,
     /// Operations of f32 multiply-adds (two each) at the best level.
     pub(crate) f32_flops: f64,
     /// Operations of u8 x i8 multiply-adds into i32 (two each) at the best level.
@@ -43,10 +45,15 @@ pub(crate) fn measure(isa: Isa) -> Ceilings {
     let read = best_of(|| {
         black_box(sum(isa, black_box(&words)));
     });
+    let store = best_of(|| {
+        store(isa, &mut target, black_box(3));
+        black_box(&mut target);
+    });
     let bytes = BLOCK as f64;
     Ceilings {
         copy_bytes: 2.0 * bytes / copy,
         read_bytes: bytes / read,
+        store_bytes: bytes / store,
         f32_flops: rate(|rounds| f32_multiply_adds(isa, rounds)),
         byte_ops: rate(|rounds| byte_multiply_adds(isa, rounds)),
     }
@@ -75,6 +82,15 @@ fn sum(isa: Isa, words: &[u64]) -> u64 {
     }
     let _ = isa;
     sum_of(words)
+}
+
+fn store(isa: Isa, words: &mut [u64], value: u64) {
+    #[cfg(target_arch = "x86_64")]
+    if x86::store(isa, words, value) {
+        return;
+    }
+    let _ = isa;
+    words.fill(value);
 }
 
 #[inline(always)]

@@ -123,3 +123,26 @@ pub(super) fn sum(isa: Isa, words: &[u64]) -> Option<u64> {
     // SAFETY: an Isa of this level proves AVX2.
     (isa.level() >= Level::Avx2).then(|| unsafe { avx2(words) })
 }
+
+/// Writes `value` around the caches, if the processor can: false if it cannot.
+pub(super) fn store(isa: Isa, words: &mut [u64], value: u64) -> bool {
+    #[target_feature(enable = "avx2")]
+    fn avx2(words: &mut [u64], value: u64) {
+        // SAFETY: every bit pattern is a u64, and a vector is four of them.
+        let (head, vectors, tail) = unsafe { words.align_to_mut::<__m256i>() };
+        head.fill(value);
+        tail.fill(value);
+        let wide = _mm256_set1_epi64x(value as i64);
+        for vector in vectors {
+            // SAFETY: `vector` is a mutable, aligned place of 32 bytes.
+            unsafe { _mm256_stream_si256(vector, wide) };
+        }
+        _mm_sfence();
+    }
+    if isa.level() < Level::Avx2 {
+        return false;
+    }
+    // SAFETY: an Isa of this level proves AVX2.
+    unsafe { avx2(words, value) };
+    true
+}

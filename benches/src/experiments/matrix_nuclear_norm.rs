@@ -11,7 +11,7 @@ use kc_linalg::{Vectors, eigvalsh, svd};
 use kc_testing::golden_tensor;
 use serde_json::json;
 
-use super::{Axis, Claim, Comparison, Ctx, Figure, Plot, PythonSide, Rival, Series, Table, Verdict, Work};
+use super::{Axis, Claim, Comparison, Ctx, Figure, Plot, PythonSide, Rival, Series, Table, Verdict, Work, slope};
 use crate::minilm::{MiniLm, Texts};
 
 /// Tokens of the random hidden states.
@@ -134,15 +134,6 @@ fn covariance(z: &Tensor<f64, 2>) -> anyhow::Result<Tensor<f32, 2>> {
         }
     }
     Ok(Tensor::from_fn([dim, dim], |[i, j]| (sigma[i * dim + j] / rows as f64) as f32)?)
-}
-
-/// The slope of log time over log size.
-fn slope(points: &[(f64, f64)]) -> f64 {
-    let n = points.len() as f64;
-    let logs: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();
-    let (mx, my) = (logs.iter().map(|p| p.0).sum::<f64>() / n, logs.iter().map(|p| p.1).sum::<f64>() / n);
-    let up: f64 = logs.iter().map(|p| (p.0 - mx) * (p.1 - my)).sum();
-    up / logs.iter().map(|p| (p.0 - mx).powi(2)).sum::<f64>()
 }
 
 fn growth_with_size(ctx: &mut Ctx) -> anyhow::Result<()> {

@@ -33,11 +33,14 @@
 
 mod core;
 mod crossquant;
+mod fft;
 mod fireq;
 mod flexq;
 mod gemm;
+mod kernel;
 mod lut_gemm;
 mod matrix_nuclear_norm;
+mod qmcpy;
 mod quant_formats;
 mod smash;
 
@@ -66,6 +69,8 @@ pub(crate) struct Experiment {
 pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment { name: "core", title: "kc-core: vector mathematics", run: core::run },
     Experiment { name: "gemm", title: "kc-gemm: dense products", run: gemm::run },
+    Experiment { name: "fft", title: "kc-fft: Walsh-Hadamard and Fourier transforms", run: fft::run },
+    Experiment { name: "kernel", title: "kc-kernel: fast Gram algebra and Gaussian processes", run: kernel::run },
     Experiment { name: "flexq", title: "FlexQ: 6-bit weights, 6- or 8-bit activations", run: flexq::run },
     Experiment {
         name: "crossquant",
@@ -84,12 +89,26 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         run: matrix_nuclear_norm::run,
     },
     Experiment {
+        name: "qmcpy",
+        title: "QMCPy: low-discrepancy points and adaptive cubature",
+        run: qmcpy::run,
+    },
+    Experiment {
         name: "quant_formats",
         title: "Weight files: GPTQ, AWQ, compressed-tensors, MatMulNBits, GGUF",
         run: quant_formats::run,
     },
     Experiment { name: "smash", title: "SMASH: sparse products row by row", run: smash::run },
 ];
+
+/// The slope of log y over log x, by least squares: the exponent that a figure grows with.
+pub(crate) fn slope(points: &[(f64, f64)]) -> f64 {
+    let n = points.len() as f64;
+    let logs: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();
+    let (mx, my) = (logs.iter().map(|p| p.0).sum::<f64>() / n, logs.iter().map(|p| p.1).sum::<f64>() / n);
+    let up: f64 = logs.iter().map(|p| (p.0 - mx) * (p.1 - my)).sum();
+    up / logs.iter().map(|p| (p.0 - mx).powi(2)).sum::<f64>()
+}
 
 /// What the command line asked for.
 #[derive(Debug, Clone, Copy)]

@@ -47,7 +47,9 @@ fn furniture(system: &System) -> Vec<(&'static str, Vec<String>)> {
     };
     let cmd = "crates/kc-cli/src/cmd";
     let mut doors = named(cmd, &[slug, module]);
-    if first != door {
+    if first == door {
+        doors.extend(named(cmd, &[first]));
+    } else {
         doors.extend(named(&format!("{cmd}/{first}"), &[slug, module]));
     }
     vec![

@@ -1,0 +1,21 @@
+//! The loops of `portable.rs`, compiled for AVX2.
+
+#![expect(unsafe_code, reason = "calls functions that need instruction sets which the Isa proves")]
+
+use kc_core::math::portable::Fused;
+use kc_core::{Isa, Level};
+
+use super::portable;
+
+/// # Panics
+/// If `isa` is below AVX2, which the only caller rules out.
+pub(super) fn affine(isa: Isa, z: &[f64], a: &[f64], shift: &[f64], out: &mut [f64]) {
+    #[target_feature(enable = "avx2,fma")]
+    fn avx2(z: &[f64], a: &[f64], shift: &[f64], out: &mut [f64]) {
+        portable::affine::<Fused>(z, a, shift, out);
+    }
+
+    assert!(isa.level() >= Level::Avx2, "needs AVX2");
+    // SAFETY: an Isa of this level proves AVX2 and FMA.
+    unsafe { avx2(z, a, shift, out) }
+}
