@@ -90,8 +90,33 @@ pub(crate) fn check_powers_of_two(rows: &Range<u64>) -> Result<()> {
     Ok(())
 }
 
-/// Calls `body(replication, rows, values)` for blocks of rows that together are `out`, in parallel. The cut depends
-/// on the shape only. Blocks are small enough for the first-level cache unless a single row is not.
+/// Calls `body(replication, rows, values)` for tiles of `tile_rows` rows that together are `out`, in parallel. The cut
+/// depends on the shape only.
+pub(crate) fn for_each_tile(
+    out: &mut [f64],
+    rows: Range<u64>,
+    dim: usize,
+    tile_rows: usize,
+    body: impl Fn(usize, Range<u64>, &mut [f64]) + Sync,
+) {
+    let len = (rows.end - rows.start) as usize * dim;
+    if len == 0 {
+        return;
+    }
+    let tile = |replication: usize, at: usize, values: &mut [f64]| {
+        let first = rows.start + (at * tile_rows) as u64;
+        body(replication, first..first + (values.len() / dim) as u64, values);
+    };
+    if out.len() <= tile_rows * dim {
+        return out.chunks_mut(len).enumerate().for_each(|(l, values)| tile(l, 0, values));
+    }
+    out.par_chunks_mut(len).enumerate().for_each(|(l, set)| {
+        set.par_chunks_mut(tile_rows * dim).enumerate().for_each(|(at, values)| tile(l, at, values));
+    });
+}
+
+/// [`for_each_tile`] with tiles that fit the first-level cache, unless a single row does not, and are written past
+/// the caches if they are many.
 pub(crate) fn fill_blocks(
     isa: Isa,
     out: &mut [f64],
@@ -99,39 +124,21 @@ pub(crate) fn fill_blocks(
     dim: usize,
     body: impl Fn(usize, Range<u64>, &mut [f64]) + Sync,
 ) {
-    let count = (rows.end - rows.start) as usize;
-    if count == 0 || dim == 0 {
-        return;
-    }
-    let tile_rows = (TILE / dim).max(1);
-    // A power of two keeps tiles aligned with the groups of rows that lattices and nets repeat.
-    let tile_rows = 1 << tile_rows.ilog2();
-    let task_rows = tile_rows * TILES;
+    // A power of two keeps tiles aligned with the groups of rows that lattices repeat.
+    let tile_rows = 1 << (TILE / dim.max(1)).max(1).ilog2();
     let streamed = out.len() >= STREAMED;
-    let tile = |replication: usize, first: u64, values: &mut [f64]| {
-        let rows = first..first + (values.len() / dim) as u64;
-        body(replication, rows, values);
-    };
-    let task = |replication: usize, first: u64, values: &mut [f64]| {
+    for_each_tile(out, rows, dim, tile_rows * TILES, |replication, rows, values| {
         let mut buffer = vec![0.0; if streamed { tile_rows * dim } else { 0 }];
-        for (at, part) in values.chunks_mut(tile_rows * dim).enumerate() {
-            let first = first + (at * tile_rows) as u64;
+        for (first, part) in rows.step_by(tile_rows).zip(values.chunks_mut(tile_rows * dim)) {
+            let rows = first..first + (part.len() / dim) as u64;
             if streamed {
                 let buffer = &mut buffer[..part.len()];
-                tile(replication, first, buffer);
+                body(replication, rows, buffer);
                 stream(isa, buffer, part);
             } else {
-                tile(replication, first, part);
+                body(replication, rows, part);
             }
         }
-    };
-    if out.len() <= tile_rows * dim {
-        return out.chunks_mut(count * dim).enumerate().for_each(|(l, values)| tile(l, rows.start, values));
-    }
-    out.par_chunks_mut(count * dim).enumerate().for_each(|(replication, all)| {
-        all.par_chunks_mut(task_rows * dim)
-            .enumerate()
-            .for_each(|(at, part)| task(replication, rows.start + (at * task_rows) as u64, part));
     });
 }
 

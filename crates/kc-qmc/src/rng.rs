@@ -274,7 +274,13 @@ impl Sfc64 {
     /// A random permutation of `0..len`, as NumPy's `permutation(len)`.
     pub fn permutation(&mut self, len: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..len as u32).collect();
-        for i in (1..len).rev() {
+        self.shuffle(&mut order);
+        order
+    }
+
+    /// Permutes `values` (fewer than 2^32), as NumPy's `shuffle`.
+    pub fn shuffle<T>(&mut self, values: &mut [T]) {
+        for i in (1..values.len()).rev() {
             let mask = u32::MAX >> (i as u32).leading_zeros();
             let j = loop {
                 let draw = self.next_u32() & mask;
@@ -282,8 +288,7 @@ impl Sfc64 {
                     break draw as usize;
                 }
             };
-            order.swap(i, j);
+            values.swap(i, j);
         }
-        order
     }
 }

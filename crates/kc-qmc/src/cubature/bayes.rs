@@ -6,6 +6,7 @@ use kc_core::{Error, Result, par};
 
 use super::basis::{Basis, Fourier, Walsh};
 use super::doubling::{Bounds, Doubling, Family, Limits};
+use super::quantile::student_two_sided;
 use super::run::Run;
 use super::state::{Reader, Writer};
 use super::stop::{ErrorRule, Tolerance, check_alpha, check_n_init};
@@ -13,7 +14,8 @@ use super::sums::sum;
 use super::transform::Coefficient;
 use super::variates::ControlVariates;
 use super::{Cubature, no_variates, randomized_natural};
-use crate::special::{normal_quantile, student_quantile};
+use crate::periodize::Periodization;
+use crate::special::normal_quantile;
 use crate::{Family as Kind, Integrand, Sequence};
 
 /// How the kernel's parameter and the interval follow from the values.
@@ -47,6 +49,8 @@ pub struct BayesConfig {
     pub error: ErrorRule,
     /// First number of points: a power of two, 2^2 or more.
     pub n_init: u64,
+    /// How the integrand is made periodic; `None`: the sine transform of order 1 on lattices, not at all on nets.
+    pub periodization: Option<Periodization>,
     /// Most points.
     pub n_limit: u64,
     /// Chance that an interval misses, above 0 and below 1.
@@ -64,6 +68,7 @@ impl Default for BayesConfig {
             rel_tol: 0.0,
             error: ErrorRule::Either,
             n_init: 1 << 8,
+            periodization: None,
             n_limit: 1 << 22,
             alpha: 0.01,
             bound: CredibleBound::Mle,
@@ -89,10 +94,10 @@ impl Cubature for BayesConfig {
         let limits = Limits { tolerance, n_init: self.n_init, n_limit: self.n_limit };
         randomized_natural(sequence, &[Kind::DigitalNet, Kind::Lattice])?;
         if sequence.family() == Kind::DigitalNet {
-            let family = Bayes::<Walsh>::new(self, integrand);
+            let family = Bayes::<Walsh>::new(self, integrand, Periodization::None);
             return Ok(Run::new(Doubling::new(sequence, integrand, variates, family, limits)?));
         }
-        let family = Bayes::<Fourier>::new(self, integrand);
+        let family = Bayes::<Fourier>::new(self, integrand, Periodization::C1Sin);
         Ok(Run::new(Doubling::new(sequence, integrand, variates, family, limits)?))
     }
 }
@@ -142,6 +147,7 @@ struct Bayes<B: Basis> {
     /// Kernel factors of the points so far, shape (points, dim).
     factors: Vec<f64>,
     dim: usize,
+    periodization: Periodization,
     bound: CredibleBound,
     order: u32,
     quantile: f64,
@@ -162,15 +168,16 @@ struct Fit {
 }
 
 impl<B: Kernel> Bayes<B> {
-    fn new(config: &BayesConfig, integrand: &dyn Integrand) -> Self {
+    fn new(config: &BayesConfig, integrand: &dyn Integrand, periodization: Periodization) -> Self {
         let quantile = match config.bound {
-            CredibleBound::Full => student_quantile(1.0 - 0.5 * config.alpha, (config.n_init - 1) as f64),
+            CredibleBound::Full => student_two_sided(config.alpha, config.n_init - 1),
             CredibleBound::Mle | CredibleBound::Gcv => -normal_quantile(0.5 * config.alpha),
         };
         Self {
             coefficients: (0..integrand.outputs()).map(|_| Vec::new()).collect(),
             factors: Vec::new(),
             dim: integrand.dim(),
+            periodization: config.periodization.unwrap_or(periodization),
             bound: config.bound,
             order: config.order,
             quantile,
@@ -288,6 +295,10 @@ impl<B: Kernel> Family for Bayes<B> {
             CredibleBound::Full => (fit.first / n).abs() * norm / (n - 1.0),
         };
         Ok(Bounds { mean: y[0].real() / n, half: self.quantile * variance.sqrt(), violated: false })
+    }
+
+    fn periodization(&self) -> Periodization {
+        self.periodization
     }
 
     fn save(&self, output: usize, out: &mut Writer) {

@@ -13,6 +13,7 @@ use super::run::{Engine, Request};
 use super::state::{Reader, Writer};
 use super::stop::{Decision, Tolerance, decide};
 use super::variates::{ControlVariates, Controlled};
+use crate::periodize::Periodization;
 use crate::{Integrand, Sequence};
 
 /// Bounds of one output after a doubling.
@@ -48,9 +49,14 @@ pub(super) trait Family: Send {
         false
     }
 
+    /// How the integrand is made periodic.
+    fn periodization(&self) -> Periodization {
+        Periodization::None
+    }
+
     fn save(&self, output: usize, out: &mut Writer);
 
-    /// Takes over the state of an output that has seen `extent` rows, of which `closed` doublings are complete.
+    /// Takes over the state of an output that has seen `extent` rows.
     fn load(&mut self, output: usize, extent: u64, from: &mut Reader<'_>) -> Result<()>;
 }
 
@@ -104,7 +110,8 @@ impl<'a, F: Family> Doubling<'a, F> {
             limits.n_limit = most as u64;
         }
         if limits.n_limit / replications < limits.n_init {
-            let expected = format!("n_limit of at least n_init x replications = {} x {replications}", limits.n_init);
+            let expected =
+                format!("n_limit of at least n_init x replications = {} x {replications}", limits.n_init);
             return Err(Error::argument("n_limit", expected, limits.n_limit));
         }
         let outputs = integrand.outputs();
@@ -209,7 +216,11 @@ impl<F: Family> Engine for Doubling<'_, F> {
     }
 
     fn fill(&mut self, _level: usize, rows: Range<u64>, points: &mut [f64]) -> Result<()> {
-        self.sequence.fill(rows, points)
+        self.sequence.fill_block(rows, points)
+    }
+
+    fn periodization(&self) -> Periodization {
+        self.family.periodization()
     }
 
     fn tell(&mut self, request: Request, mut values: Vec<Vec<f64>>) -> Result<()> {
@@ -230,9 +241,8 @@ impl<F: Family> Engine for Doubling<'_, F> {
     fn estimate(&self) -> Estimate {
         let replications = self.sequence.replications() as u64;
         let known = self.history.iter().all(|history| !history.is_empty());
-        let n: Vec<u64> = (0..self.extent.len())
-            .map(|p| if known { self.points(p) * replications } else { 0 })
-            .collect();
+        let n: Vec<u64> =
+            (0..self.extent.len()).map(|p| if known { self.points(p) * replications } else { 0 }).collect();
         let violated = |p: usize| self.history[p].get(self.used[p]).is_some_and(|bounds| bounds.violated);
         Estimate {
             solution: self.decision.solution.clone(),
@@ -311,11 +321,15 @@ impl<F: Family> Engine for Doubling<'_, F> {
 
 impl<F: Family> Doubling<'_, F> {
     fn settings(&self) -> String {
-        format!("{} n_init {}", self.family.fingerprint(), self.limits.n_init)
+        let periodization = self.family.periodization().name();
+        format!("{} n_init {} periodization {periodization}", self.family.fingerprint(), self.limits.n_init)
     }
 }
 
 /// Why a run cannot be saved.
 pub(super) fn no_fingerprint() -> Error {
-    Error::unsupported("saving a run", "the integrand has no fingerprint to know it by (Integrand::fingerprint)")
+    Error::unsupported(
+        "saving a run",
+        "the integrand has no fingerprint to know it by (Integrand::fingerprint)",
+    )
 }

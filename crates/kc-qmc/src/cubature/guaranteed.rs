@@ -12,6 +12,7 @@ use super::stop::{ErrorRule, Tolerance, check_n_init};
 use super::transform::{Coefficient, LAG, Ordered};
 use super::variates::{ControlVariates, least_squares};
 use super::{Cubature, randomized_natural};
+use crate::periodize::Periodization;
 use crate::{Family as Kind, Integrand, Sequence};
 
 /// Settings of net-g (on digital nets in base 2) and lattice-g (on rank-1 lattices): which of the two runs is the
@@ -35,6 +36,8 @@ pub struct GuaranteedConfig {
     pub error: ErrorRule,
     /// First number of points: a power of two, 2^8 or more.
     pub n_init: u64,
+    /// How the integrand is made periodic; `None`: the tent on lattices, not at all on nets.
+    pub periodization: Option<Periodization>,
     /// Most points.
     pub n_limit: u64,
     /// Look whether the coefficients stay inside of the cone.
@@ -48,6 +51,7 @@ impl Default for GuaranteedConfig {
             rel_tol: 0.0,
             error: ErrorRule::Either,
             n_init: 1 << 10,
+            periodization: None,
             n_limit: 1 << 30,
             check_cone: false,
         }
@@ -69,13 +73,13 @@ impl Cubature for GuaranteedConfig {
         };
         randomized_natural(sequence, &[Kind::DigitalNet, Kind::Lattice])?;
         if sequence.family() == Kind::DigitalNet {
-            let family = Guaranteed::<Walsh>::new(self, integrand, variates);
+            let family = Guaranteed::<Walsh>::new(self, integrand, variates, Periodization::None);
             return Ok(Run::new(Doubling::new(sequence, integrand, variates, family, limits)?));
         }
         if !variates.functions.is_empty() {
             return Err(Error::unsupported("control variates on lattices", "take a digital net"));
         }
-        let family = Guaranteed::<Fourier>::new(self, integrand, variates);
+        let family = Guaranteed::<Fourier>::new(self, integrand, variates, Periodization::Baker);
         Ok(Run::new(Doubling::new(sequence, integrand, variates, family, limits)?))
     }
 }
@@ -98,6 +102,7 @@ struct Guaranteed<B: Basis> {
     means: Vec<Vec<f64>>,
     refit: bool,
     check_cone: bool,
+    periodization: Periodization,
     m_init: u32,
 }
 
@@ -107,14 +112,22 @@ fn fudge(m: u32) -> f64 {
 }
 
 impl<B: Basis> Guaranteed<B> {
-    fn new(config: &GuaranteedConfig, integrand: &dyn Integrand, variates: &ControlVariates<'_>) -> Self {
+    fn new(
+        config: &GuaranteedConfig,
+        integrand: &dyn Integrand,
+        variates: &ControlVariates<'_>,
+        periodization: Periodization,
+    ) -> Self {
         let count = integrand.outputs();
         let output = || Output { ordered: None, beta: Vec::new(), raw: Vec::new(), cone: Vec::new() };
         Self {
             outputs: (0..count).map(|_| output()).collect(),
-            means: (0..count).map(|p| variates.means.iter().copied().skip(p).step_by(count).collect()).collect(),
+            means: (0..count)
+                .map(|p| variates.means.iter().copied().skip(p).step_by(count).collect())
+                .collect(),
             refit: variates.refit,
             check_cone: config.check_cone,
+            periodization: config.periodization.unwrap_or(periodization),
             m_init: config.n_init.ilog2(),
         }
     }
@@ -242,6 +255,10 @@ impl<B: Basis> Family for Guaranteed<B> {
         };
         output.ordered = Some(ordered);
         Ok(bounds)
+    }
+
+    fn periodization(&self) -> Periodization {
+        self.periodization
     }
 
     fn checks_cone(&self) -> bool {

@@ -61,9 +61,11 @@ impl MultilevelCubature for MlmcConfig {
         independent(sequence)?;
         let levels = [self.levels_min, self.levels_max];
         let rmse = check(self.abs_tol, self.rmse_tol, self.alpha, self.n_init, levels)?;
-        for (name, rate) in
-            [("mean_rate", self.mean_rate), ("variance_rate", self.variance_rate), ("cost_rate", self.cost_rate)]
-        {
+        for (name, rate) in [
+            ("mean_rate", self.mean_rate),
+            ("variance_rate", self.variance_rate),
+            ("cost_rate", self.cost_rate),
+        ] {
             if let Some(rate) = rate.filter(|rate| !(*rate > 0.0 && rate.is_finite())) {
                 return Err(kc_core::Error::argument(name, "a finite number above 0", rate));
             }
@@ -127,7 +129,8 @@ impl<'a> Statistics<'a> {
         self.sampled(last)?;
         for level in 2..=last {
             self.mean[level] = self.mean[level].max(0.5 * self.mean[level - 1] / self.rates[0].exp2());
-            self.variance[level] = self.variance[level].max(0.5 * self.variance[level - 1] / self.rates[1].exp2());
+            self.variance[level] =
+                self.variance[level].max(0.5 * self.variance[level - 1] / self.rates[1].exp2());
         }
         let slopes = [-slope(&self.mean[1..]), -slope(&self.variance[1..]), slope(&self.cost[1..])];
         for ((rate, given), slope) in self.rates.iter_mut().zip(self.given).zip(slopes) {
@@ -226,7 +229,9 @@ impl Plan for Mlmc {
             let settled = |(want, n): (&u64, &u64)| (want - n) as f64 <= 0.01 * *n as f64;
             if want.iter().zip(&s.n).all(settled) {
                 let [rate, ..] = s.rates;
-                rest = (0..=2.min(last - 1)).map(|k| s.mean[last - k] / (k as f64 * rate).exp2()).fold(0.0, f64::max)
+                rest = (0..=2.min(last - 1))
+                    .map(|k| s.mean[last - k] / (k as f64 * rate).exp2())
+                    .fold(0.0, f64::max)
                     / (rate.exp2() - 1.0);
                 if rest > THETA.sqrt() * self.rmse {
                     if last == config.levels_max {

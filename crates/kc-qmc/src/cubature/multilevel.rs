@@ -183,9 +183,14 @@ impl<'a, P: Plan> Levels<'a, P> {
             let dim = self.problem.dim(next);
             if integrand.dim() != dim || integrand.outputs() != 1 {
                 let got = [integrand.dim(), integrand.outputs()];
-                return Err(Error::shape(format!("level {next}"), format!("[{dim}, 1] (dim, outputs)"), &got));
+                return Err(Error::shape(
+                    format!("level {next}"),
+                    format!("[{dim}, 1] (dim, outputs)"),
+                    &got,
+                ));
             }
-            let sequence = self.sequence.spawn(&[dim])?.pop().ok_or_else(|| Error::empty("spawned sequences"))?;
+            let sequence =
+                self.sequence.spawn(&[dim])?.pop().ok_or_else(|| Error::empty("spawned sequences"))?;
             self.levels.push((sequence, integrand));
         }
         Ok(())
@@ -210,7 +215,7 @@ impl<P: Plan> Engine for Levels<'_, P> {
     }
 
     fn fill(&mut self, level: usize, rows: Range<u64>, points: &mut [f64]) -> Result<()> {
-        self.levels[level].0.fill(rows, points)
+        self.levels[level].0.fill_block(rows, points)
     }
 
     fn tell(&mut self, request: Request, values: Vec<Vec<f64>>) -> Result<()> {
@@ -267,7 +272,8 @@ impl<P: Plan> Engine for Levels<'_, P> {
         from.same("settings", &self.plan.fingerprint())?;
         from.same("sequence", &self.sequence.fingerprint())?;
         from.same("integrand", &key)?;
-        let sums = self.plan.sums(&vec![0.0; self.sequence.replications()], self.sequence.replications()).len();
+        let sums =
+            self.plan.sums(&vec![0.0; self.sequence.replications()], self.sequence.replications()).len();
         let count = from.count(8)?;
         if count > MOST_LEVELS {
             return Err(from.wrong(format_args!("{count} levels")));

@@ -5,13 +5,13 @@ use std::ops::Range;
 use kc_core::{Error, Result};
 
 use super::doubling::{Bounds, Doubling, Family, Limits};
+use super::quantile::student_two_sided;
 use super::run::Run;
 use super::state::{Reader, Writer};
 use super::stop::{ErrorRule, Tolerance, check_alpha, check_inflate, check_n_init, individual_alphas};
 use super::sums::{Moments, sum};
 use super::variates::ControlVariates;
 use super::{Cubature, no_variates};
-use crate::special::student_quantile;
 use crate::{Family as Kind, Integrand, Randomize, Sequence};
 
 /// Settings of rep-t: R independent randomisations of a low-discrepancy sequence, doubled until the Student interval
@@ -73,12 +73,13 @@ impl Cubature for ReplicatedConfig {
             return Err(Error::argument("randomize", "a randomised sequence for rep-t", "none"));
         }
         if matches!(sequence.family(), Kind::Iid | Kind::Closed) {
-            let reason = "rep-t needs an extensible low-discrepancy sequence; for independent points take mc-clt-vec";
+            let reason =
+                "rep-t needs an extensible low-discrepancy sequence; for independent points take mc-clt-vec";
             return Err(Error::unsupported("sequence", reason));
         }
         let replications = sequence.replications();
         let factor = |alpha: f64| {
-            let t = student_quantile(1.0 - 0.5 * alpha, replications as f64 - 1.0);
+            let t = student_two_sided(alpha, replications as u64 - 1);
             t * self.inflate / (replications as f64).sqrt()
         };
         let family = Replicated {

@@ -7,6 +7,7 @@ use kc_core::{Error, Result, Tensor, par};
 use super::estimate::Estimate;
 use super::state::{Reader, Writer};
 use crate::Integrand;
+use crate::periodize::Periodization;
 
 /// What an engine wants evaluated next.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +30,11 @@ pub(super) trait Engine: Send {
 
     /// The function whose values the `level` wants.
     fn integrand(&self, level: usize) -> &dyn Integrand;
+
+    /// How points and values are made periodic on the way to the integrand and back.
+    fn periodization(&self) -> Periodization {
+        Periodization::None
+    }
 
     /// Points `rows` of the level, shape (replications, rows, dim).
     fn fill(&mut self, level: usize, rows: Range<u64>, points: &mut [f64]) -> Result<()>;
@@ -104,6 +110,12 @@ impl<'a> Run<'a> {
         let rows = request_rows(&request, self.engine.replications())?;
         let mut points = Tensor::zeros([rows, dim])?;
         self.engine.fill(request.level, request.rows, points.as_mut_slice())?;
+        let periodization = self.engine.periodization();
+        if periodization != Periodization::None {
+            let uniform = points.clone();
+            let mut weights = vec![0.0; rows];
+            periodization.transform(dim, uniform.as_slice(), points.as_mut_slice(), &mut weights)?;
+        }
         Ok(Some(Batch { level: request.level, points, active: request.active }))
     }
 
@@ -127,6 +139,16 @@ impl<'a> Run<'a> {
                 check_finite("values", p, &request, row)?;
             }
             lists.push(if *active { row.to_vec() } else { Vec::new() });
+        }
+        let periodization = self.engine.periodization();
+        if has_weight(periodization) {
+            let dim = self.engine.integrand(request.level).dim();
+            let mut points = vec![0.0; rows * dim];
+            self.engine.fill(request.level, request.rows.clone(), &mut points)?;
+            for (row, u) in points.chunks_exact(dim).enumerate() {
+                let weight: f64 = u.iter().map(|u| periodization.apply(*u).1).product();
+                lists.iter_mut().filter_map(|list| list.get_mut(row)).for_each(|value| *value *= weight);
+            }
         }
         self.engine.tell(request, lists)
     }
@@ -155,7 +177,10 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// As [`step`](Self::step); `Cancelled` if the observer breaks, after which the run can be saved or go on.
-    pub fn finish_with(&mut self, mut observer: impl FnMut(&Estimate) -> ControlFlow<()>) -> Result<Estimate> {
+    pub fn finish_with(
+        &mut self,
+        mut observer: impl FnMut(&Estimate) -> ControlFlow<()>,
+    ) -> Result<Estimate> {
         while self.step()? {
             if observer(&self.engine.estimate()).is_break() {
                 return Err(Error::Cancelled);
@@ -187,7 +212,10 @@ impl<'a> Run<'a> {
     /// cannot go on with another tolerance (mc-clt, mc-g, pf-gp).
     pub fn resume(&mut self, state: &[u8]) -> Result<()> {
         if !self.engine.resumable() {
-            return Err(Error::unsupported("resume", "this algorithm fixes its sample from the first tolerance"));
+            return Err(Error::unsupported(
+                "resume",
+                "this algorithm fixes its sample from the first tolerance",
+            ));
         }
         self.restore(state)
     }
@@ -202,6 +230,11 @@ impl<'a> Run<'a> {
         self.engine.load(&mut from)?;
         from.end()
     }
+}
+
+/// Is the weight of a transform other than 1 anywhere?
+fn has_weight(periodization: Periodization) -> bool {
+    !matches!(periodization, Periodization::None | Periodization::Baker)
 }
 
 /// Rows of points and values of a request.
@@ -230,7 +263,6 @@ fn evaluate(engine: &mut (dyn Engine + '_), request: &Request) -> Result<Vec<Vec
     let replications = engine.replications();
     let total = request_rows(request, replications)?;
     let dim = engine.integrand(request.level).dim();
-    let outputs = request.active.len();
     let mut values: Vec<Vec<f64>> =
         request.active.iter().map(|active| if *active { vec![0.0; total] } else { Vec::new() }).collect();
     let rows = (request.rows.end - request.rows.start) as usize;
@@ -243,17 +275,18 @@ fn evaluate(engine: &mut (dyn Engine + '_), request: &Request) -> Result<Vec<Vec
         let points = &mut points[..here * dim];
         let first = request.rows.start + part.start as u64;
         engine.fill(request.level, first..first + part.len() as u64, points)?;
-        let integrand = engine.integrand(request.level);
+        let block_of = Block {
+            integrand: engine.integrand(request.level),
+            active: &request.active,
+            periodization: engine.periodization(),
+        };
         let points = &*points;
-        let blocks = par::map_chunks(here, block, |at| -> Result<Vec<f64>> {
-            let mut out = vec![0.0; outputs * at.len()];
-            integrand.evaluate(&points[at.start * dim..at.end * dim], &request.active, &mut out)?;
-            Ok(out)
-        });
+        let blocks =
+            par::map_chunks(here, block, |at| block_of.evaluate(&points[at.start * dim..at.end * dim]));
         for (at, out) in par::chunks(here, block).zip(blocks) {
             let out = out?;
             for (p, list) in values.iter_mut().enumerate().filter(|(_, list)| !list.is_empty()) {
-                scatter(&out[p * at.len()..][..at.len()], at, part.clone(), rows, list);
+                scatter(&out[p * at.len()..][..at.len()], at.clone(), part.clone(), rows, list);
             }
         }
     }
@@ -261,6 +294,33 @@ fn evaluate(engine: &mut (dyn Engine + '_), request: &Request) -> Result<Vec<Vec
         check_finite("integrand", p, request, list)?;
     }
     Ok(values)
+}
+
+/// What the threads share while they evaluate blocks of points.
+struct Block<'a> {
+    integrand: &'a dyn Integrand,
+    active: &'a [bool],
+    periodization: Periodization,
+}
+
+impl Block<'_> {
+    /// Values at these points, shape (outputs, points).
+    fn evaluate(&self, points: &[f64]) -> Result<Vec<f64>> {
+        let dim = self.integrand.dim();
+        let rows = points.len() / dim;
+        let mut out = vec![0.0; self.active.len() * rows];
+        if self.periodization == Periodization::None {
+            self.integrand.evaluate(points, self.active, &mut out)?;
+            return Ok(out);
+        }
+        let (mut periodic, mut weights) = (vec![0.0; points.len()], vec![0.0; rows]);
+        self.periodization.transform(dim, points, &mut periodic, &mut weights)?;
+        self.integrand.evaluate(&periodic, self.active, &mut out)?;
+        if has_weight(self.periodization) {
+            crate::integrand::scale_rows(self.active, &weights, &mut out);
+        }
+        Ok(out)
+    }
 }
 
 /// Puts the values of flat positions `at` of (replications, part) into `list` of (replications, rows).

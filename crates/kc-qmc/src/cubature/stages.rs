@@ -132,7 +132,7 @@ impl<P: Plan> Engine for Stages<'_, P> {
     }
 
     fn fill(&mut self, _level: usize, rows: Range<u64>, points: &mut [f64]) -> Result<()> {
-        self.sequence.fill(rows, points)
+        self.sequence.fill_block(rows, points)
     }
 
     fn tell(&mut self, _request: Request, values: Vec<Vec<f64>>) -> Result<()> {

@@ -73,7 +73,12 @@ pub(super) struct Decision {
 /// Maps individual bounds to combined ones and compares them with the tolerance: done if
 /// `H - L <= tol(L) + tol(H)`, answer `(L + H + tol(L) - tol(H)) / 2`. A bound that is not finite is not done and
 /// its answer is NaN.
-pub(super) fn decide(tolerance: &Tolerance, integrand: &dyn Integrand, low: &[f64], high: &[f64]) -> Decision {
+pub(super) fn decide(
+    tolerance: &Tolerance,
+    integrand: &dyn Integrand,
+    low: &[f64],
+    high: &[f64],
+) -> Decision {
     let combined = integrand.combined();
     let mut decision = Decision {
         low: vec![f64::NAN; combined],
@@ -186,9 +191,13 @@ mod tests {
     #[test]
     fn tolerances_are_checked() {
         use ErrorRule::{Both, Either};
-        for (a, r, rule) in
-            [(0.0, 0.0, Either), (-1.0, 1.0, Either), (f64::NAN, 1.0, Either), (1.0, 0.0, Both), (1.0, -0.1, Both)]
-        {
+        for (a, r, rule) in [
+            (0.0, 0.0, Either),
+            (-1.0, 1.0, Either),
+            (f64::NAN, 1.0, Either),
+            (1.0, 0.0, Both),
+            (1.0, -0.1, Both),
+        ] {
             assert!(matches!(Tolerance::new(a, r, rule), Err(Error::Argument { .. })), "{a} {r}");
         }
         let both = Tolerance::new(0.1, 0.5, Both).unwrap();

@@ -120,7 +120,8 @@ pub(super) fn least_squares(mut columns: Vec<Vec<f64>>, mut y: Vec<f64>) -> Vec<
     let largest = columns.iter().map(|c| norm(c)).fold(0.0, f64::max);
     let mut diagonal = Vec::with_capacity(count);
     for step in 0..count.min(rows) {
-        let Some(pivot) = (step..count).max_by(|a, b| norm(&columns[*a][step..]).total_cmp(&norm(&columns[*b][step..])))
+        let Some(pivot) =
+            (step..count).max_by(|a, b| norm(&columns[*a][step..]).total_cmp(&norm(&columns[*b][step..])))
         else {
             break;
         };
@@ -168,7 +169,8 @@ mod tests {
     #[test]
     fn dependent_and_empty_columns_get_nothing() {
         let a: Vec<f64> = (1..=10).map(f64::from).collect();
-        let beta = least_squares(vec![a.clone(), a.clone(), vec![0.0; 10]], a.iter().map(|v| 3.0 * v).collect());
+        let beta =
+            least_squares(vec![a.clone(), a.clone(), vec![0.0; 10]], a.iter().map(|v| 3.0 * v).collect());
         assert!((beta[0] + beta[1] - 3.0).abs() < 1e-13 && beta[0] * beta[1] == 0.0);
         assert_eq!(beta[2], 0.0);
         assert!(least_squares(Vec::new(), a).is_empty());

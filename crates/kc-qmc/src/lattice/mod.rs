@@ -236,12 +236,18 @@ impl Lattice {
     /// # Errors
     /// As there.
     pub fn fill_with(&self, isa: Isa, rows: Range<u64>, out: &mut [f64]) -> Result<()> {
+        if self.config.order == Order::Natural {
+            check_powers_of_two(&rows)?;
+        }
+        self.write(isa, rows, out)
+    }
+
+    /// Any rows that the order has.
+    fn write(&self, isa: Isa, rows: Range<u64>, out: &mut [f64]) -> Result<()> {
         let count = count_rows(&rows, self.limit)?;
         check_out(out, [self.config.replications, count, self.dim])?;
-        match self.config.order {
-            Order::Natural => check_powers_of_two(&rows)?,
-            Order::Linear => check_closed(&rows)?,
-            Order::Gray => {}
+        if self.config.order == Order::Linear {
+            check_closed(&rows)?;
         }
         let walks: Vec<portable::Walk> = (0..self.config.replications)
             .map(|l| {
@@ -346,6 +352,10 @@ impl Sequence for Lattice {
 
     fn fill(&mut self, rows: Range<u64>, out: &mut [f64]) -> Result<()> {
         self.fill_with(Isa::best(), rows, out)
+    }
+
+    fn fill_block(&mut self, rows: Range<u64>, out: &mut [f64]) -> Result<()> {
+        self.write(Isa::best(), rows, out)
     }
 
     fn spawn(&mut self, dims: &[usize]) -> Result<Vec<Box<dyn Sequence>>> {

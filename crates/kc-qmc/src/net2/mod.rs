@@ -14,7 +14,7 @@
 //! | `LmsDs` | both: variance O(n^-3 log^(d-1) n) for smooth functions, at the price of a shift |
 //! | `Nus` | each digit is flipped by a bit of its own for every value of the digits before it (A. Owen, 1995) |
 //!
-//! All give uniform points that remain a net. `Lms` draws t integers of t0 bits per coordinate (t0: bits of the table),
+//! Points remain a net, and with `Ds`, `LmsDs` or `Nus` each is uniform. `Lms` draws t integers of t0 bits per coordinate (t0: bits of the table),
 //! keeps k bits of row k < t0 and puts a 1 after them, and leaves the other rows full, so that all t bits are random.
 //!
 //! # Higher order
@@ -47,131 +47,35 @@
 //! Sources: S. Joe and F. Kuo (2008) for the table; H. Hong and F. Hickernell, *Algorithm 823* (2003) for matrix
 //! scrambling; A. Sorokin, *QMCPy: A Python Software for Randomized Low-Discrepancy Sequences* (2025).
 
-use std::fmt;
 use std::ops::Range;
 
 use kc_core::{Error, Isa, Result};
 
-use crate::rng::Seed;
 use crate::sequence::{Dims, Family, Order, Randomize, Sequence};
 
 mod columns;
+mod config;
 mod convert;
+mod joe_kuo;
+mod nested;
 mod portable;
 mod quality;
 pub mod reference;
 mod scramble;
 mod table;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use columns::Columns;
-use convert::{Digits, Inner, Nearest, Output, Single};
+use config::components;
+use convert::{Digits, Inner, Nearest, Output, Single, Stores};
+use nested::Nested;
 use scramble::{Interlace, LinearScramble};
+use table::Source;
 
+pub use config::{DigitalNetConfig, Interval, NetWarning};
+pub use quality::{t_value, walsh_figure_of_merit};
 pub use table::{BitOrder, GeneratingMatrices, NetTable};
-
-/// Which ends of the unit interval points may reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Interval {
-    /// `[0, 1)` before rounding: `x 2^-t` to nearest, as in QMCPy.
-    #[default]
-    HalfOpen,
-    /// `(0, 1)`: neither 0 nor 1 ever.
-    Open,
-}
-
-/// A digital net to build.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct DigitalNetConfig {
-    /// The coordinates: how many, or which of the table.
-    pub dims: Dims,
-    /// The seed of all random numbers.
-    pub seed: Seed,
-    /// `None`, `Ds`, `Lms`, `LmsDs` (default) or `Nus`.
-    pub randomize: Randomize,
-    /// `Natural` (default; ranges must end at 0 or powers of 2) or `Gray`.
-    pub order: Order,
-    /// Interlacing factor, at least 1 (default: none). Needs `alpha` times as many dimensions of the table.
-    pub alpha: usize,
-    /// Bits t of the randomised points, up to 64; default 63.
-    pub bits: u32,
-    /// Independent randomisations, at least 1 (default).
-    pub replications: usize,
-    /// The generating matrices; default Joe and Kuo's.
-    pub table: NetTable,
-    /// The ends of the interval; default `[0, 1)`.
-    pub interval: Interval,
-}
-
-impl DigitalNetConfig {
-    /// The defaults for these coordinates and this seed.
-    pub fn new(dims: impl Into<Dims>, seed: impl Into<Seed>) -> Self {
-        Self {
-            dims: dims.into(),
-            seed: seed.into(),
-            randomize: Randomize::LmsDs,
-            order: Order::Natural,
-            alpha: 1,
-            bits: 63,
-            replications: 1,
-            table: NetTable::JoeKuo,
-            interval: Interval::HalfOpen,
-        }
-    }
-}
-
-impl Default for DigitalNetConfig {
-    /// One coordinate, seed 0.
-    fn default() -> Self {
-        Self::new(1, 0u64)
-    }
-}
-
-/// What a user of a net should know about the choices made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum NetWarning {
-    /// Without a shift the first point is the origin.
-    OriginIsAPoint,
-    /// In Gray order, a range whose ends are not 0 or powers of 2 is no net.
-    GrayOrder,
-    /// The table's low bits were cut off.
-    Truncated {
-        /// Bits of the table.
-        table: u32,
-        /// Bits that are left.
-        bits: u32,
-    },
-    /// Matrices that are not square are interlaced; they may be interlaced already.
-    NotSquare {
-        /// Columns of the table.
-        columns: usize,
-        /// Bits of the table.
-        bits: u32,
-    },
-}
-
-impl fmt::Display for NetWarning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NetWarning::OriginIsAPoint => {
-                write!(f, "the first point is the origin: shift or scramble nested")
-            }
-            NetWarning::GrayOrder => {
-                write!(f, "in Gray order, ranges should begin and end at 0 or powers of 2 to be nets")
-            }
-            NetWarning::Truncated { table, bits } => {
-                write!(f, "the table's {table} bits are cut off to {bits}")
-            }
-            NetWarning::NotSquare { columns, bits } => {
-                write!(
-                    f,
-                    "matrices of {columns} columns and {bits} bits are interlaced; make sure that they are not yet"
-                )
-            }
-        }
-    }
-}
 
 /// A digital net in base 2.
 #[derive(Debug, Clone)]
@@ -186,10 +90,17 @@ pub struct DigitalNet {
     matrices: Vec<Columns>,
     /// (replications, dim), or empty.
     shifts: Vec<u64>,
+    nested: Option<Nested>,
 }
 
 /// Below so many values work stays on the calling thread; above, it is cut into pieces of at least so many.
 const PIECE: u64 = 1 << 16;
+
+/// Columns that all matrices together may have: 4 GiB.
+const WORDS: u64 = 1 << 29;
+
+/// Outputs of so many bytes go past the caches.
+const STREAMED_BYTES: usize = 8 << 20;
 
 impl DigitalNet {
     /// Builds the net: reads the table, draws all random numbers of the matrices and shifts.
@@ -209,11 +120,8 @@ impl DigitalNet {
     /// As `new`.
     pub fn new_with(isa: Isa, config: DigitalNetConfig) -> Result<Self> {
         let components = components(&config)?;
-        if matches!(config.randomize, Randomize::Nus(_)) {
-            return Err(Error::unsupported("nested uniform scrambling", "not in this version; use lms-ds"));
-        }
         let dim = components.len() / config.alpha;
-        let table = config.table.matrices(&components)?;
+        let table = Source::new(&config.table, &components)?;
         let [sets, _, columns] = table.shape();
         let replications = config.replications;
         if sets != 1 && sets != replications {
@@ -223,6 +131,10 @@ impl DigitalNet {
         if config.randomize == Randomize::None && sets != replications {
             let expected = "one replication, or as many as the table has, without randomisation";
             return Err(Error::argument("replications", expected, replications));
+        }
+        let words = (replications as u64).saturating_mul(components.len() as u64 * columns as u64);
+        if words > WORDS {
+            return Err(Error::too_large("replications times dimensions", words, WORDS, "matrix columns"));
         }
         let mut warnings = Vec::new();
         if matches!(config.randomize, Randomize::None | Randomize::Lms) {
@@ -244,7 +156,6 @@ impl DigitalNet {
         if config.alpha > 1 && columns != table.bits() as usize {
             warnings.push(NetWarning::NotSquare { columns, bits: table.bits() });
         }
-        let source = Source { table: &table, cut, bits: table_bits };
         let mut net = Self {
             isa,
             dim,
@@ -253,52 +164,69 @@ impl DigitalNet {
             warnings,
             matrices: Vec::new(),
             shifts: Vec::new(),
+            nested: None,
             config,
         };
-        net.draw(&source);
+        net.draw(&table, cut);
         Ok(net)
     }
 
     /// Draws the random numbers and prepares the matrices.
-    fn draw(&mut self, source: &Source<'_>) {
+    fn draw(&mut self, table: &Source<'_>, cut: u32) {
         let Self { config, dim, columns, .. } = self;
-        let (dim, columns, alpha, bits) = (*dim, *columns, config.alpha, config.bits);
-        let mut rng = config.seed.rng();
+        let (dim, columns, bits) = (*dim, *columns, config.bits);
+        let table_bits = table.bits() - cut;
         let linear = matches!(config.randomize, Randomize::Lms | Randomize::LmsDs);
         let shifted = matches!(config.randomize, Randomize::Ds | Randomize::LmsDs);
-        let sets = if linear { config.replications } else { source.table.shape()[0] };
-        let matrix_bits = if linear { bits } else { source.bits };
+        let nested = matches!(config.randomize, Randomize::Nus(_));
+        let sets = if linear { config.replications } else { table.shape()[0] };
+        // Nested scrambling comes before interlacing, and so interlaces points.
+        let (width, alpha) = if nested { (config.alpha * dim, 1) } else { (dim, config.alpha) };
+        let matrix_bits = if linear { bits } else { table_bits };
         let interlaced_bits = bits.min((alpha as u32).saturating_mul(matrix_bits));
-        self.bits = if linear || shifted { bits } else { interlaced_bits };
         let interlace = (alpha > 1).then(|| Interlace::new(alpha, matrix_bits, interlaced_bits));
+        self.bits = if config.randomize == Randomize::None { interlaced_bits } else { bits };
         let rise = self.bits - interlaced_bits;
 
-        let mut matrices = vec![0; dim * columns];
+        let mut rng = config.seed.rng();
+        let mut scramble = LinearScramble::new(table_bits, bits);
+        let mut matrix = vec![0; columns];
         let mut group = vec![0; alpha * columns];
         for set in 0..sets {
-            for (j, matrix) in matrices.chunks_exact_mut(columns).enumerate() {
-                for (component, part) in group.chunks_exact_mut(columns).enumerate() {
-                    source.read(set, j * alpha + component, part);
+            let mut reader = table.reader(set);
+            let mut net = Columns::new(width, columns);
+            for j in 0..width {
+                for part in group.chunks_exact_mut(columns) {
+                    reader.read(part, cut);
                     if linear {
-                        let scramble = LinearScramble::draw(&mut rng, source.bits, bits);
+                        scramble.draw(&mut rng);
                         for column in part {
                             *column = scramble.apply(*column);
                         }
                     }
                 }
-                for (k, column) in matrix.iter_mut().enumerate() {
-                    let mut parts = group.iter().skip(k).step_by(columns).copied();
-                    let value = match &interlace {
-                        Some(interlace) => interlace.apply(parts),
-                        None => parts.next().unwrap_or(0),
-                    };
-                    *column = value << rise;
+                match &interlace {
+                    None => matrix.copy_from_slice(&group),
+                    Some(interlace) => {
+                        for (k, column) in matrix.iter_mut().enumerate() {
+                            *column = interlace.apply(group.iter().skip(k).step_by(columns).copied());
+                        }
+                    }
                 }
+                for column in &mut matrix {
+                    *column <<= rise;
+                }
+                net.set(j, &matrix, config.order);
             }
-            self.matrices.push(Columns::new(&matrices, columns, config.order));
+            net.finish();
+            self.matrices.push(net);
         }
         if shifted {
             self.shifts = (0..config.replications * dim).map(|_| rng.bits(bits)).collect();
+        }
+        if let Randomize::Nus(engine) = config.randomize {
+            let (r, alpha) = (config.replications, config.alpha);
+            self.nested = Some(Nested::new(engine, &mut config.seed, r, width, columns, bits, alpha));
         }
     }
 
@@ -351,6 +279,13 @@ impl DigitalNet {
         if count == 0 {
             return Ok(());
         }
+        if let Some(nested) = &mut self.nested {
+            nested.grow(&self.matrices, rows.end)?;
+        }
+        let stores = match size_of_val(out) {
+            bytes if bytes >= STREAMED_BYTES => Stores::Streamed,
+            _ => Stores::Cached,
+        };
         let piece = (PIECE / d as u64).max(1).next_power_of_two();
         let net = &*self;
         let mut jobs = Vec::new();
@@ -364,7 +299,7 @@ impl DigitalNet {
             }
         }
         let run = |(replication, rows, out): (usize, Range<u64>, &mut [O::Value])| {
-            net.piece(replication, rows, out, output);
+            net.piece(replication, rows, out, output, stores);
         };
         if jobs.len() == 1 {
             jobs.into_iter().for_each(run);
@@ -376,64 +311,57 @@ impl DigitalNet {
     }
 
     /// Some rows of one replication.
-    fn piece<O: Output>(&self, replication: usize, rows: Range<u64>, out: &mut [O::Value], output: O) {
+    fn piece<O: Output>(
+        &self,
+        replication: usize,
+        rows: Range<u64>,
+        out: &mut [O::Value],
+        output: O,
+        stores: Stores,
+    ) {
         let columns = &self.matrices[replication % self.matrices.len()];
+        if let Some(nested) = &self.nested {
+            return self.nested_piece(nested, columns, replication, rows, out, output);
+        }
         let shift = self.shifts.get(replication * self.dim..(replication + 1) * self.dim).unwrap_or(&[]);
         let mut at = 0;
-        columns.each_block(rows, shift, 1, |low, high| {
-            portable::combine(low, high, &mut out[at..at + low.len()], output);
+        columns.each_block(rows, shift, |low, high| {
+            output.combine(self.isa, low, high, &mut out[at..at + low.len()], stores);
             at += low.len();
         });
+        #[cfg(target_arch = "x86_64")]
+        x86::fence(stores);
     }
-}
 
-/// Where the matrices come from: the table without the bits that are cut off.
-struct Source<'a> {
-    table: &'a GeneratingMatrices,
-    cut: u32,
-    bits: u32,
-}
-
-impl Source<'_> {
-    fn read(&self, set: usize, dim: usize, columns: &mut [u64]) {
-        let set = set % self.table.shape()[0];
-        for (column, entry) in columns.iter_mut().zip(self.table.columns(set, dim)) {
-            *column = entry >> self.cut;
-        }
-    }
-}
-
-/// Checks everything that does not need the table's numbers; the dimensions of the table that are used.
-fn components(config: &DigitalNetConfig) -> Result<Vec<usize>> {
-    let alpha = config.alpha;
-    if config.replications == 0 {
-        return Err(Error::argument("replications", "at least 1", 0));
-    }
-    if !(1..=64).contains(&config.bits) {
-        return Err(Error::argument("bits", "1 to 64", config.bits));
-    }
-    if !matches!(config.order, Order::Natural | Order::Gray) {
-        return Err(Error::argument(
-            "order",
-            "natural or gray for digital nets",
-            format!("{:?}", config.order),
-        ));
-    }
-    let known = [Randomize::None, Randomize::Ds, Randomize::Lms, Randomize::LmsDs];
-    if !known.contains(&config.randomize) && !matches!(config.randomize, Randomize::Nus(_)) {
-        let expected = "none, ds, lms, lms-ds or nus for digital nets in base 2";
-        return Err(Error::argument("randomize", expected, format!("{:?}", config.randomize)));
-    }
-    match &config.dims {
-        _ if alpha == 0 => Err(Error::argument("alpha", "at least 1", 0)),
-        dims if alpha == 1 => dims.resolve(config.table.dims()),
-        Dims::First(count) => {
-            let dims = Dims::First(*count).resolve(config.table.dims() / alpha)?;
-            Ok((0..alpha * dims.len()).collect())
-        }
-        Dims::List(_) => {
-            let expected = "a number of dimensions, not a list, when alpha > 1 interlaces them";
-            Err(Error::argument("dims", expected, format!("{:?}", config.dims)))
+    /// [`piece`](Self::piece) with nested scrambling.
+    fn nested_piece<O: Output>(
+        &self,
+        nested: &Nested,
+        columns: &Columns,
+        replication: usize,
+        rows: Range<u64>,
+        out: &mut [O::Value],
+        output: O,
+    ) {
+        let width = nested.width();
+        let mut digits = Vec::new();
+        let mut out = out.iter_mut();
+        for rows in nested::batches(rows, width) {
+            digits.resize((rows.end - rows.start) as usize * width, 0);
+            let mut at = 0;
+            columns.each_block(rows, &[], |low, high| {
+                Digits.combine(self.isa, low, high, &mut digits[at..at + low.len()], Stores::Cached);
+                at += low.len();
+            });
+            nested.scramble(self.isa, replication, &mut digits);
+            match nested.interlace() {
+                None => digits.iter().zip(out.by_ref()).for_each(|(&x, out)| *out = output.convert(x)),
+                Some(interlace) => {
+                    for (group, out) in digits.chunks_exact(width / self.dim).zip(out.by_ref()) {
+                        *out = output.convert(interlace.apply(group.iter().copied()));
+                    }
+                }
+            }
         }
     }
 }
@@ -467,6 +395,7 @@ impl Sequence for DigitalNet {
         let DigitalNetConfig { seed, randomize, order, alpha, replications, table, interval, .. } =
             &self.config;
         let words = self.matrices.iter().flat_map(Columns::words).chain(self.shifts.iter().copied());
+        let words = words.chain(self.nested.iter().flat_map(Nested::words));
         let digest =
             words.fold(0u64, |sum, word| (sum ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29));
         format!(

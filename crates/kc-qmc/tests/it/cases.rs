@@ -15,6 +15,10 @@ impl Case {
         self.json[key].as_u64().unwrap_or_else(|| panic!("no {key} in {}", self.json))
     }
 
+    pub(crate) fn optional(&self, key: &str) -> Option<u64> {
+        self.json[key].as_u64()
+    }
+
     pub(crate) fn text(&self, key: &str) -> &str {
         self.json[key].as_str().unwrap_or("")
     }

@@ -1,10 +1,12 @@
 //! Tests of the crate from outside.
 
 mod cases;
+mod cubature;
 mod integrand;
 mod lattice;
 mod measure;
 mod net2;
+mod netb;
 mod periodize;
 mod rng;
 mod simple;
