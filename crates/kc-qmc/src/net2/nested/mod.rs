@@ -41,8 +41,8 @@ pub(super) struct Nested {
 }
 
 impl Nested {
-    /// For points of `bits` bits from matrices of so many columns; spawns a seed for each of `replications` times `width`
-    /// coordinates, of which each `alpha` are interlaced in the end.
+    /// For points of `bits` bits from matrices of so many columns, interlaced in the end; spawns a seed for each of
+    /// `replications` times `width` coordinates.
     pub(super) fn new(
         engine: NusEngine,
         seed: &mut Seed,
@@ -50,7 +50,7 @@ impl Nested {
         width: usize,
         columns: usize,
         bits: u32,
-        alpha: usize,
+        interlace: Option<Interlace>,
     ) -> Self {
         let seeds = seed.spawn(replications * width);
         let tries = match engine {
@@ -60,7 +60,6 @@ impl Nested {
             }
         };
         let keys = seeds.into_iter().map(Key::new).collect();
-        let interlace = (alpha > 1).then(|| Interlace::new(alpha, bits, bits));
         Self { engine, width, bits, hash: Hash::new(columns, bits), keys, tries, grown: 0, interlace }
     }
 
@@ -119,6 +118,12 @@ impl Nested {
                 }
             }
         }
+    }
+
+    /// Bytes of keys and tries.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&self.keys[..])
+            + self.tries.iter().map(|trie| size_of_val(trie) + trie.bytes()).sum::<usize>()
     }
 
     /// Coordinates before interlacing.

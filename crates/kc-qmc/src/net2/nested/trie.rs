@@ -41,6 +41,11 @@ impl Trie {
         Self { rng, root: LEAF, nodes: Vec::new(), leaves: vec![origin] }
     }
 
+    /// Bytes of what is known.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Node>() * self.nodes.capacity() + size_of::<Leaf>() * self.leaves.capacity()
+    }
+
     /// The known point that agrees with `x` in as many leading bits as any.
     fn nearest(&self, x: u64) -> Leaf {
         let mut link = self.root;
