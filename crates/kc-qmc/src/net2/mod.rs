@@ -348,7 +348,7 @@ impl DigitalNet {
         let width = nested.width();
         let mut digits = Vec::new();
         let mut out = out.iter_mut();
-        for rows in nested::batches(rows, width) {
+        for rows in nested.batches(rows) {
             digits.resize((rows.end - rows.start) as usize * width, 0);
             let mut at = 0;
             columns.each_block(rows, &[], |low, high| {
