@@ -16,6 +16,7 @@ use kc_core::{Isa, Level};
 use super::convert::{HALF_UNIT, Inner, Nearest, Output, Stores};
 use super::nested::hash::{self, Hash, Key};
 use super::portable;
+use super::scramble::{self, Interlace};
 
 /// Values in a vector.
 pub(super) const LANES: usize = 4;
@@ -132,6 +133,19 @@ pub(super) fn hash(isa: Isa, hash: Hash, keys: &[Key], rows: &mut [u64]) {
     }
     // SAFETY: an Isa of a level above Portable was detected, so the processor has BMI2.
     unsafe { bmi2(hash, keys, rows) }
+}
+
+/// [`Interlace::each`]: bits spread by one instruction.
+pub(super) fn interlace(isa: Isa, interlace: &Interlace, components: &[u64], body: impl FnMut(u64)) {
+    #[target_feature(enable = "bmi2")]
+    fn bmi2(interlace: &Interlace, components: &[u64], body: impl FnMut(u64)) {
+        interlace.each_with(components, body, |value, mask| _pdep_u64(value, mask));
+    }
+    if isa.level() == Level::Portable {
+        return interlace.each_with(components, body, scramble::deposit);
+    }
+    // SAFETY: an Isa of a level above Portable was detected, so the processor has BMI2.
+    unsafe { bmi2(interlace, components, body) }
 }
 
 /// Makes the streamed stores of this thread visible to all who synchronise with it later.
