@@ -3,6 +3,7 @@
 mod cases;
 mod cubature;
 mod integrand;
+mod discrepancy;
 mod lattice;
 mod measure;
 mod net2;
@@ -11,3 +12,4 @@ mod periodize;
 mod rng;
 mod simple;
 mod special;
+mod table;

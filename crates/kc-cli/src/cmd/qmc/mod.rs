@@ -1,6 +1,9 @@
 //! `kc qmc`: quasi-Monte Carlo, one file per verb.
 
+mod discrepancy;
+mod points;
 mod rng;
+mod table;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -17,11 +20,17 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Points(points::Args),
+    Discrepancy(discrepancy::Args),
+    Table(table::Args),
     Rng(rng::Args),
 }
 
 pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
     match &args.verb {
+        Verb::Points(args) => points::run(args, ctx),
+        Verb::Discrepancy(args) => discrepancy::run(args, ctx),
+        Verb::Table(args) => table::run(args, ctx),
         Verb::Rng(args) => rng::run(args, ctx),
     }
 }
