@@ -1,6 +1,13 @@
 //! `kc qmc`: quasi-Monte Carlo, one file per verb.
 
+mod ask;
+mod dialogue;
+mod integrate;
+mod problems;
+mod program;
 mod rng;
+mod settings;
+mod tell;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -17,11 +24,17 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Ask(ask::Args),
+    Integrate(Box<integrate::Args>),
     Rng(rng::Args),
+    Tell(tell::Args),
 }
 
 pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
     match &args.verb {
+        Verb::Ask(args) => ask::run(args, ctx),
+        Verb::Integrate(args) => integrate::run(args, ctx),
         Verb::Rng(args) => rng::run(args, ctx),
+        Verb::Tell(args) => tell::run(args, ctx),
     }
 }
