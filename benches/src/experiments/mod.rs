@@ -33,11 +33,14 @@
 
 mod core;
 mod crossquant;
+mod fft;
 mod fireq;
 mod flexq;
 mod gemm;
+mod kernel;
 mod lut_gemm;
 mod matrix_nuclear_norm;
+mod qmcpy;
 mod quant_formats;
 mod smash;
 
@@ -66,6 +69,8 @@ pub(crate) struct Experiment {
 pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment { name: "core", title: "kc-core: vector mathematics", run: core::run },
     Experiment { name: "gemm", title: "kc-gemm: dense products", run: gemm::run },
+    Experiment { name: "fft", title: "kc-fft: Walsh-Hadamard and Fourier transforms", run: fft::run },
+    Experiment { name: "kernel", title: "kc-kernel: fast Gram algebra and Gaussian processes", run: kernel::run },
     Experiment { name: "flexq", title: "FlexQ: 6-bit weights, 6- or 8-bit activations", run: flexq::run },
     Experiment {
         name: "crossquant",
@@ -82,6 +87,11 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         name: "matrix_nuclear_norm",
         title: "Matrix nuclear norm: how compressed are hidden states",
         run: matrix_nuclear_norm::run,
+    },
+    Experiment {
+        name: "qmcpy",
+        title: "QMCPy: low-discrepancy points and adaptive cubature",
+        run: qmcpy::run,
     },
     Experiment {
         name: "quant_formats",

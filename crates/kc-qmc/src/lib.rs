@@ -26,4 +26,7 @@ pub use net2::{DigitalNet, DigitalNetConfig};
 pub use netb::{Faure, FaureConfig, GeneralNet, GeneralNetConfig, Halton, HaltonConfig};
 pub use rng::{Seed, Sfc64};
 pub use sequence::{Dims, Family, NusEngine, Order, Randomize, Sequence};
-pub use simple::{Iid, IidConfig};
+pub use simple::{
+    Hammersley, HammersleyConfig, Iid, IidConfig, Korobov, KorobovConfig, Kronecker, KroneckerConfig,
+    LatinHypercube, LatinHypercubeConfig,
+};

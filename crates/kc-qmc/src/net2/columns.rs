@@ -5,10 +5,18 @@
 //! goes from one block of 2^b rows to the next by one column: the sum of the columns of all bits that change. In Gray
 //! order, bit k of the index selects columns k and k - 1, which is again a matrix.
 
+use std::ops::Range;
+
 use crate::sequence::Order;
 
 /// Values in the table of low rows: a quarter of the first-level cache.
 const LOW_VALUES: usize = 2048;
+
+/// Values in a vector: a multiple of those of every level.
+const LANES: usize = 8;
+
+/// Values that the repeated high row has at least.
+const PERIOD: usize = 32;
 
 /// The fewest low bits: four rows, so that a whole number of rows fills a vector.
 const LOW_BITS_MIN: u32 = 2;
@@ -17,6 +25,8 @@ const LOW_BITS_MIN: u32 = 2;
 #[derive(Debug, Clone)]
 pub(super) struct Columns {
     dim: usize,
+    /// How often the high row is repeated, so that vectors can run over several rows.
+    copies: usize,
     low_bits: u32,
     /// (2^low_bits, dim): sums of the low columns.
     low: Vec<u64>,
@@ -25,39 +35,47 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// From matrices of shape (dim, columns), at least one column.
-    pub(super) fn new(matrices: &[u64], columns: usize, order: Order) -> Self {
-        let dim = matrices.len() / columns;
-        let fit = (LOW_VALUES / dim.max(1)).max(1).ilog2();
+    /// Room for matrices of `dim` coordinates and `columns` columns, both at least 1. [`set`](Self::set) each, then
+    /// [`finish`](Self::finish).
+    pub(super) fn new(dim: usize, columns: usize) -> Self {
+        let fit = (LOW_VALUES / dim).max(1).ilog2();
         let low_bits = fit.max(LOW_BITS_MIN).min(columns as u32);
-        let first_high = low_bits as usize;
-        let mut low = vec![0; dim << low_bits];
-        let mut steps = vec![0; dim * (columns - first_high)];
-        for (j, matrix) in matrices.chunks_exact(columns).enumerate() {
-            let (mut previous, mut sum) = (0, 0);
-            for (k, &column) in matrix.iter().enumerate() {
-                let selected = if order == Order::Gray { column ^ previous } else { column };
-                previous = column;
-                if k < first_high {
-                    low[(dim << k) + j] = selected;
-                } else {
-                    sum ^= selected;
-                    steps[(k - first_high) * dim + j] = sum;
-                }
-            }
+        let unit = LANES >> dim.trailing_zeros().min(LANES.ilog2());
+        let copies = if unit * dim > LOW_VALUES { 1 } else { unit * PERIOD.div_ceil(unit * dim) };
+        let (low, steps) = (vec![0; dim << low_bits], vec![0; dim * (columns - low_bits as usize)]);
+        Self { dim, copies, low_bits, low, steps }
+    }
+
+    /// The matrix of coordinate `j`.
+    pub(super) fn set(&mut self, j: usize, matrix: &[u64], order: Order) {
+        let (mut previous, mut sum) = (0, 0);
+        let (low, high) = matrix.split_at(self.low_bits as usize);
+        let mut select = |column| match order {
+            Order::Gray => column ^ std::mem::replace(&mut previous, column),
+            _ => column,
+        };
+        for (k, &column) in low.iter().enumerate() {
+            self.low[(self.dim << k) + j] = select(column);
         }
-        for k in 0..first_high {
-            let (known, new) = low.split_at_mut(dim << k);
+        for (step, &column) in self.steps[j..].iter_mut().step_by(self.dim).zip(high) {
+            sum ^= select(column);
+            *step = sum;
+        }
+    }
+
+    /// Adds up the low columns, once all matrices are set.
+    pub(super) fn finish(&mut self) {
+        let dim = self.dim;
+        for k in 0..self.low_bits {
+            // Row 2^k is column k; the rows up to the next power of 2 are those before it plus this column.
+            let (known, new) = self.low.split_at_mut(dim << k);
             let (column, new) = new.split_at_mut(dim);
-            for (row, known) in
-                new[..(dim << k) - dim].chunks_exact_mut(dim).zip(known.chunks_exact(dim).skip(1))
-            {
+            for (row, known) in new.chunks_exact_mut(dim).zip(known.chunks_exact(dim).skip(1)) {
                 for ((x, known), column) in row.iter_mut().zip(known).zip(column.iter()) {
                     *x = known ^ column;
                 }
             }
         }
-        Self { dim, low_bits, low, steps }
     }
 
     /// Rows in a whole block.
@@ -65,19 +83,13 @@ impl Columns {
         1 << self.low_bits
     }
 
-    /// Calls `body` with the low rows, the high row and the length in values of each piece of the points `rows`, which
-    /// are `low ^ high` with the high row, of `dim` values, repeated. The high row comes `copies` times.
-    pub(super) fn each_block(
-        &self,
-        rows: std::ops::Range<u64>,
-        shift: &[u64],
-        copies: usize,
-        mut body: impl FnMut(&[u64], &[u64]),
-    ) {
+    /// Calls `body` with the low and the high part of each piece of the points `rows`: the points are `low[i] ^
+    /// high[i mod high.len()]`, in row-major order. The high part is a few copies of one row, a multiple of 8 long.
+    pub(super) fn each_block(&self, rows: Range<u64>, shift: &[u64], mut body: impl FnMut(&[u64], &[u64])) {
         if rows.is_empty() {
             return;
         }
-        let dim = self.dim;
+        let (dim, copies) = (self.dim, self.copies);
         let mask = self.block_rows() - 1;
         let mut high = vec![0; dim * copies];
         let mut at = rows.start;
@@ -94,6 +106,27 @@ impl Columns {
                 let changed = (at >> self.low_bits).trailing_zeros() as usize;
                 xor(&mut high[..dim], &self.steps[changed * dim..(changed + 1) * dim]);
             }
+        }
+    }
+
+    /// Calls `body` with one coordinate of each of the points `rows`.
+    pub(super) fn coordinate(&self, j: usize, rows: Range<u64>, mut body: impl FnMut(u64)) {
+        let (dim, mask) = (self.dim, self.block_rows() - 1);
+        let step = |k: u32| self.steps[k as usize * dim + j];
+        let mut high = 0;
+        let mut at = rows.start;
+        while at < rows.end {
+            let block = at >> self.low_bits;
+            let gray = block ^ block >> 1;
+            high = match at & mask {
+                0 if at > rows.start => high ^ step(block.trailing_zeros()),
+                _ => (0..u64::BITS).filter(|k| gray >> k & 1 == 1).fold(0, |sum, k| sum ^ step(k)),
+            };
+            let end = at + (rows.end - at).min(mask + 1 - (at & mask));
+            for row in at..end {
+                body(self.low[(row & mask) as usize * dim + j] ^ high);
+            }
+            at = end;
         }
     }
 

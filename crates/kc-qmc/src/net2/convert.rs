@@ -1,6 +1,19 @@
 //! Integers of t bits as numbers.
 
+use kc_core::Isa;
+
 use super::Interval;
+#[cfg(target_arch = "x86_64")]
+use super::x86;
+
+/// How results go to memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stores {
+    /// Through the caches: small outputs, which are read soon.
+    Cached,
+    /// Past the caches: outputs that would not fit there.
+    Streamed,
+}
 
 /// What a point's integer becomes.
 pub(super) trait Output: Copy + Send + Sync {
@@ -8,6 +21,17 @@ pub(super) trait Output: Copy + Send + Sync {
     type Value: Copy + Send;
 
     fn convert(self, digits: u64) -> Self::Value;
+
+    /// `out[i]` from the integer `low[i] ^ high[i mod high.len()]`, on a level.
+    fn combine(self, isa: Isa, low: &[u64], high: &[u64], out: &mut [Self::Value], _stores: Stores) {
+        #[cfg(target_arch = "x86_64")]
+        x86::combine(isa, low, high, out, self);
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = isa;
+            super::portable::combine(low, high, out, self);
+        }
+    }
 }
 
 /// The integer itself.
@@ -36,6 +60,11 @@ impl Output for Nearest {
     fn convert(self, digits: u64) -> f64 {
         digits as f64 * power(self.bits)
     }
+
+    #[cfg(target_arch = "x86_64")]
+    fn combine(self, isa: Isa, low: &[u64], high: &[u64], out: &mut [f64], stores: Stores) {
+        x86::nearest(isa, low, high, out, self, stores);
+    }
 }
 
 /// The first 53 bits and half a unit of the last of them, at most `1 - 2^-53`.
@@ -58,6 +87,11 @@ impl Output for Inner {
     #[inline(always)]
     fn convert(self, digits: u64) -> f64 {
         ((digits & self.mask) as f64 * power(self.bits) + HALF_UNIT).min(1.0 - f64::EPSILON / 2.0)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn combine(self, isa: Isa, low: &[u64], high: &[u64], out: &mut [f64], stores: Stores) {
+        x86::inner(isa, low, high, out, self, stores);
     }
 }
 

@@ -57,15 +57,21 @@ use crate::sequence::{Dims, Family, Order, Randomize, Sequence};
 
 mod columns;
 mod convert;
+mod joe_kuo;
+mod nested;
 mod portable;
 mod quality;
 pub mod reference;
 mod scramble;
 mod table;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use columns::Columns;
-use convert::{Digits, Inner, Nearest, Output, Single};
+use convert::{Digits, Inner, Nearest, Output, Single, Stores};
+use nested::Nested;
 use scramble::{Interlace, LinearScramble};
+use table::Source;
 
 pub use table::{BitOrder, GeneratingMatrices, NetTable};
 
@@ -186,10 +192,14 @@ pub struct DigitalNet {
     matrices: Vec<Columns>,
     /// (replications, dim), or empty.
     shifts: Vec<u64>,
+    nested: Option<Nested>,
 }
 
 /// Below so many values work stays on the calling thread; above, it is cut into pieces of at least so many.
 const PIECE: u64 = 1 << 16;
+
+/// Outputs of so many bytes go past the caches.
+const STREAMED_BYTES: usize = 8 << 20;
 
 impl DigitalNet {
     /// Builds the net: reads the table, draws all random numbers of the matrices and shifts.
@@ -209,11 +219,8 @@ impl DigitalNet {
     /// As `new`.
     pub fn new_with(isa: Isa, config: DigitalNetConfig) -> Result<Self> {
         let components = components(&config)?;
-        if matches!(config.randomize, Randomize::Nus(_)) {
-            return Err(Error::unsupported("nested uniform scrambling", "not in this version; use lms-ds"));
-        }
         let dim = components.len() / config.alpha;
-        let table = config.table.matrices(&components)?;
+        let table = Source::new(&config.table, &components)?;
         let [sets, _, columns] = table.shape();
         let replications = config.replications;
         if sets != 1 && sets != replications {
@@ -244,7 +251,6 @@ impl DigitalNet {
         if config.alpha > 1 && columns != table.bits() as usize {
             warnings.push(NetWarning::NotSquare { columns, bits: table.bits() });
         }
-        let source = Source { table: &table, cut, bits: table_bits };
         let mut net = Self {
             isa,
             dim,
@@ -253,52 +259,69 @@ impl DigitalNet {
             warnings,
             matrices: Vec::new(),
             shifts: Vec::new(),
+            nested: None,
             config,
         };
-        net.draw(&source);
+        net.draw(&table, cut);
         Ok(net)
     }
 
     /// Draws the random numbers and prepares the matrices.
-    fn draw(&mut self, source: &Source<'_>) {
+    fn draw(&mut self, table: &Source<'_>, cut: u32) {
         let Self { config, dim, columns, .. } = self;
-        let (dim, columns, alpha, bits) = (*dim, *columns, config.alpha, config.bits);
-        let mut rng = config.seed.rng();
+        let (dim, columns, bits) = (*dim, *columns, config.bits);
+        let table_bits = table.bits() - cut;
         let linear = matches!(config.randomize, Randomize::Lms | Randomize::LmsDs);
         let shifted = matches!(config.randomize, Randomize::Ds | Randomize::LmsDs);
-        let sets = if linear { config.replications } else { source.table.shape()[0] };
-        let matrix_bits = if linear { bits } else { source.bits };
+        let nested = matches!(config.randomize, Randomize::Nus(_));
+        let sets = if linear { config.replications } else { table.shape()[0] };
+        // Nested scrambling comes before interlacing, and so interlaces points.
+        let (width, alpha) = if nested { (config.alpha * dim, 1) } else { (dim, config.alpha) };
+        let matrix_bits = if linear { bits } else { table_bits };
         let interlaced_bits = bits.min((alpha as u32).saturating_mul(matrix_bits));
-        self.bits = if linear || shifted { bits } else { interlaced_bits };
         let interlace = (alpha > 1).then(|| Interlace::new(alpha, matrix_bits, interlaced_bits));
+        self.bits = if config.randomize == Randomize::None { interlaced_bits } else { bits };
         let rise = self.bits - interlaced_bits;
 
-        let mut matrices = vec![0; dim * columns];
+        let mut rng = config.seed.rng();
+        let mut scramble = LinearScramble::new(table_bits, bits);
+        let mut matrix = vec![0; columns];
         let mut group = vec![0; alpha * columns];
         for set in 0..sets {
-            for (j, matrix) in matrices.chunks_exact_mut(columns).enumerate() {
-                for (component, part) in group.chunks_exact_mut(columns).enumerate() {
-                    source.read(set, j * alpha + component, part);
+            let mut reader = table.reader(set);
+            let mut net = Columns::new(width, columns);
+            for j in 0..width {
+                for part in group.chunks_exact_mut(columns) {
+                    reader.read(part, cut);
                     if linear {
-                        let scramble = LinearScramble::draw(&mut rng, source.bits, bits);
+                        scramble.draw(&mut rng);
                         for column in part {
                             *column = scramble.apply(*column);
                         }
                     }
                 }
-                for (k, column) in matrix.iter_mut().enumerate() {
-                    let mut parts = group.iter().skip(k).step_by(columns).copied();
-                    let value = match &interlace {
-                        Some(interlace) => interlace.apply(parts),
-                        None => parts.next().unwrap_or(0),
-                    };
-                    *column = value << rise;
+                match &interlace {
+                    None => matrix.copy_from_slice(&group),
+                    Some(interlace) => {
+                        for (k, column) in matrix.iter_mut().enumerate() {
+                            *column = interlace.apply(group.iter().skip(k).step_by(columns).copied());
+                        }
+                    }
                 }
+                for column in &mut matrix {
+                    *column <<= rise;
+                }
+                net.set(j, &matrix, config.order);
             }
-            self.matrices.push(Columns::new(&matrices, columns, config.order));
+            net.finish();
+            self.matrices.push(net);
         }
         if shifted {
             self.shifts = (0..config.replications * dim).map(|_| rng.bits(bits)).collect();
+        }
+        if let Randomize::Nus(engine) = config.randomize {
+            let (r, alpha) = (config.replications, config.alpha);
+            self.nested = Some(Nested::new(engine, &mut config.seed, r, width, columns, bits, alpha));
         }
     }
 
@@ -351,6 +374,13 @@ impl DigitalNet {
         if count == 0 {
             return Ok(());
         }
+        if let Some(nested) = &mut self.nested {
+            nested.grow(&self.matrices, rows.end)?;
+        }
+        let stores = match size_of_val(out) {
+            bytes if bytes >= STREAMED_BYTES => Stores::Streamed,
+            _ => Stores::Cached,
+        };
         let piece = (PIECE / d as u64).max(1).next_power_of_two();
         let net = &*self;
         let mut jobs = Vec::new();
@@ -364,7 +394,7 @@ impl DigitalNet {
             }
         }
         let run = |(replication, rows, out): (usize, Range<u64>, &mut [O::Value])| {
-            net.piece(replication, rows, out, output);
+            net.piece(replication, rows, out, output, stores);
         };
         if jobs.len() == 1 {
             jobs.into_iter().for_each(run);
@@ -376,29 +406,57 @@ impl DigitalNet {
     }
 
     /// Some rows of one replication.
-    fn piece<O: Output>(&self, replication: usize, rows: Range<u64>, out: &mut [O::Value], output: O) {
+    fn piece<O: Output>(
+        &self,
+        replication: usize,
+        rows: Range<u64>,
+        out: &mut [O::Value],
+        output: O,
+        stores: Stores,
+    ) {
         let columns = &self.matrices[replication % self.matrices.len()];
+        if let Some(nested) = &self.nested {
+            return self.nested_piece(nested, columns, replication, rows, out, output);
+        }
         let shift = self.shifts.get(replication * self.dim..(replication + 1) * self.dim).unwrap_or(&[]);
         let mut at = 0;
-        columns.each_block(rows, shift, 1, |low, high| {
-            portable::combine(low, high, &mut out[at..at + low.len()], output);
+        columns.each_block(rows, shift, |low, high| {
+            output.combine(self.isa, low, high, &mut out[at..at + low.len()], stores);
             at += low.len();
         });
+        #[cfg(target_arch = "x86_64")]
+        x86::fence(stores);
     }
-}
 
-/// Where the matrices come from: the table without the bits that are cut off.
-struct Source<'a> {
-    table: &'a GeneratingMatrices,
-    cut: u32,
-    bits: u32,
-}
-
-impl Source<'_> {
-    fn read(&self, set: usize, dim: usize, columns: &mut [u64]) {
-        let set = set % self.table.shape()[0];
-        for (column, entry) in columns.iter_mut().zip(self.table.columns(set, dim)) {
-            *column = entry >> self.cut;
+    /// [`piece`](Self::piece) with nested scrambling.
+    fn nested_piece<O: Output>(
+        &self,
+        nested: &Nested,
+        columns: &Columns,
+        replication: usize,
+        rows: Range<u64>,
+        out: &mut [O::Value],
+        output: O,
+    ) {
+        let width = nested.width();
+        let mut digits = Vec::new();
+        let mut out = out.iter_mut();
+        for rows in nested::batches(rows, width) {
+            digits.resize((rows.end - rows.start) as usize * width, 0);
+            let mut at = 0;
+            columns.each_block(rows, &[], |low, high| {
+                Digits.combine(self.isa, low, high, &mut digits[at..at + low.len()], Stores::Cached);
+                at += low.len();
+            });
+            nested.scramble(self.isa, replication, &mut digits);
+            match nested.interlace() {
+                None => out.by_ref().zip(&digits).for_each(|(out, &x)| *out = output.convert(x)),
+                Some(interlace) => {
+                    for (out, group) in out.by_ref().zip(digits.chunks_exact(width / self.dim)) {
+                        *out = output.convert(interlace.apply(group.iter().copied()));
+                    }
+                }
+            }
         }
     }
 }
@@ -467,6 +525,7 @@ impl Sequence for DigitalNet {
         let DigitalNetConfig { seed, randomize, order, alpha, replications, table, interval, .. } =
             &self.config;
         let words = self.matrices.iter().flat_map(Columns::words).chain(self.shifts.iter().copied());
+        let words = words.chain(self.nested.iter().flat_map(Nested::words));
         let digest =
             words.fold(0u64, |sum, word| (sum ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29));
         format!(

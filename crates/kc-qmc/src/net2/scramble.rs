@@ -7,31 +7,35 @@ use crate::rng::Sfc64;
 pub(super) struct LinearScramble {
     sums: [[u64; 16]; 16],
     table_bits: u32,
+    bits: u32,
 }
 
 impl LinearScramble {
-    /// Draws `bits` rows of `table_bits` bits (`table_bits <= bits <= 64`).
-    pub(super) fn draw(rng: &mut Sfc64, table_bits: u32, bits: u32) -> Self {
+    /// For matrices of `bits` rows and `table_bits` columns (`table_bits <= bits <= 64`).
+    pub(super) fn new(table_bits: u32, bits: u32) -> Self {
+        Self { sums: [[0; 16]; 16], table_bits, bits }
+    }
+
+    /// Draws a matrix: `bits` integers of `table_bits` bits.
+    pub(super) fn draw(&mut self, rng: &mut Sfc64) {
         let mut rows = [0u64; 64];
-        for (k, row) in rows[..bits as usize].iter_mut().enumerate() {
-            *row = rng.bits(table_bits) << (64 - table_bits);
-            if k < table_bits as usize {
-                let diagonal = 1 << (63 - k);
-                *row = *row & !(diagonal | (diagonal - 1)) | diagonal;
-            }
+        for row in &mut rows[..self.bits as usize] {
+            *row = rng.bits(self.table_bits) << (64 - self.table_bits);
         }
-        transpose(&mut rows);
+        for (k, row) in rows.iter_mut().enumerate().take(self.table_bits as usize) {
+            let diagonal = 1 << (63 - k);
+            *row = *row & !(diagonal | (diagonal - 1)) | diagonal;
+        }
+        transpose(&mut rows, self.table_bits as usize);
         // Now entry c is column c, first row on top.
-        let mut sums = [[0; 16]; 16];
-        for (group, columns) in sums.iter_mut().zip(rows.as_chunks::<4>().0) {
-            for (at, column) in columns.iter().rev().enumerate() {
-                let (known, new) = group.split_at_mut(1 << at);
-                for (new, known) in new.iter_mut().zip(known.iter()) {
-                    *new = known ^ column >> (64 - bits);
-                }
+        let groups = self.table_bits.div_ceil(4) as usize;
+        for (sums, columns) in self.sums.iter_mut().zip(rows.as_chunks::<4>().0).take(groups) {
+            let [a, b, c, d] = columns.map(|column| column >> (64 - self.bits));
+            let quarter = [0, d, c, c ^ d];
+            for (upper, part) in [0, b, a, a ^ b].into_iter().zip(sums.as_chunks_mut::<4>().0) {
+                *part = quarter.map(|lower| lower ^ upper);
             }
         }
-        Self { sums, table_bits }
     }
 
     /// The product with a column of `table_bits` bits.
@@ -48,11 +52,13 @@ impl LinearScramble {
     }
 }
 
-/// Transposes a 64 x 64 bit matrix; row 0 is the first word, column 0 the most significant bit.
-fn transpose(rows: &mut [u64; 64]) {
+/// Transposes a 64 x 64 bit matrix, of whose rows only the first `keep` will be used; row 0 is the first word, column 0
+/// the most significant bit.
+fn transpose(rows: &mut [u64; 64], keep: usize) {
     let (mut width, mut mask) = (32, u64::MAX >> 32);
     while width > 0 {
-        for pair in rows.chunks_exact_mut(2 * width) {
+        let used = &mut rows[..keep.next_multiple_of(2 * width)];
+        for pair in used.chunks_exact_mut(2 * width) {
             let (upper, lower) = pair.split_at_mut(width);
             for (a, b) in upper.iter_mut().zip(lower) {
                 let swap = (*a ^ *b >> width) & mask;
@@ -67,6 +73,7 @@ fn transpose(rows: &mut [u64; 64]) {
 
 /// Interlaces integers of `bits` bits to one of `out_bits`: bit b, counted from the top, is bit b / alpha of
 /// component b mod alpha.
+#[derive(Debug, Clone)]
 pub(super) struct Interlace {
     /// For each component, its bits' places in the result, and how many of its low bits have none.
     parts: Vec<(u64, u32)>,

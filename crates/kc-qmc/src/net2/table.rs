@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kc_core::{Error, Result};
 
+use super::joe_kuo::{self, SobolMatrices};
 use crate::data::net2 as data;
 use crate::rng::Seed;
 
@@ -42,7 +43,14 @@ impl NetTable {
             return Err(Error::index("dims", &[at], dims[at], available));
         }
         match self {
-            NetTable::JoeKuo => Ok(joe_kuo(dims)),
+            NetTable::JoeKuo => {
+                let mut matrices = SobolMatrices::new(dims);
+                let mut values = vec![0; dims.len() * joe_kuo::COLUMNS];
+                for columns in values.chunks_exact_mut(joe_kuo::COLUMNS) {
+                    matrices.read(columns, 0);
+                }
+                Ok(GeneratingMatrices::trusted([1, dims.len(), joe_kuo::COLUMNS], 32, values))
+            }
             NetTable::NiederreiterXing { alpha } => {
                 let bytes = match alpha {
                     2 => data::NX_ALPHA2,
@@ -238,70 +246,71 @@ impl GeneratingMatrices {
     pub fn values(&self) -> &[u64] {
         &self.values
     }
+}
 
-    /// The columns of one dimension.
-    pub(super) fn columns(&self, replication: usize, dim: usize) -> &[u64] {
-        let [_, dims, columns] = self.shape;
-        let start = (replication * dims + dim) * columns;
-        &self.values[start..start + columns]
+/// The matrices of a net under construction: whole, or unpacked one after the other.
+#[derive(Debug)]
+pub(super) enum Source<'a> {
+    JoeKuo(&'a [usize]),
+    Matrices(GeneratingMatrices),
+}
+
+impl<'a> Source<'a> {
+    /// The matrices of these dimensions of a table.
+    pub(super) fn new(table: &NetTable, dims: &'a [usize]) -> Result<Self> {
+        match table {
+            NetTable::JoeKuo => Ok(Source::JoeKuo(dims)),
+            _ => table.matrices(dims).map(Source::Matrices),
+        }
+    }
+
+    /// (replications, dimensions, columns).
+    pub(super) fn shape(&self) -> [usize; 3] {
+        match self {
+            Source::JoeKuo(dims) => [1, dims.len(), joe_kuo::COLUMNS],
+            Source::Matrices(matrices) => matrices.shape(),
+        }
+    }
+
+    /// Bits of an entry.
+    pub(super) fn bits(&self) -> u32 {
+        match self {
+            Source::JoeKuo(_) => 32,
+            Source::Matrices(matrices) => matrices.bits(),
+        }
+    }
+
+    /// Reads the matrices of one replication, modulo their number, in order.
+    pub(super) fn reader(&self, replication: usize) -> Reader<'_> {
+        match self {
+            Source::JoeKuo(dims) => Reader::JoeKuo(Box::new(SobolMatrices::new(dims))),
+            Source::Matrices(matrices) => {
+                let [replications, dims, columns] = matrices.shape();
+                let start = replication % replications * dims * columns;
+                Reader::Matrices(&matrices.values()[start..start + dims * columns])
+            }
+        }
     }
 }
 
-/// Joe and Kuo's matrices of some dimensions, all below the table's number.
-fn joe_kuo(dims: &[usize]) -> GeneratingMatrices {
-    const COLUMNS: usize = 32;
-    let count = dims.iter().max().map_or(0, |&dim| dim + 1);
-    // Where each dimension's record starts; records have no common length.
-    let mut offsets = Vec::with_capacity(count);
-    let mut at = 0;
-    for _ in 1..count {
-        offsets.push(at);
-        let degree = read_bits(at, 5) as usize;
-        at += 5 + (degree - 1) + degree * (degree - 1) / 2;
-    }
-    let mut values = Vec::with_capacity(dims.len() * COLUMNS);
-    for &dim in dims {
-        let columns = match dim {
-            0 => std::array::from_fn(|k| 1 << (31 - k)),
-            _ => sobol_columns(offsets[dim - 1]),
-        };
-        values.extend(columns.map(u64::from));
-    }
-    GeneratingMatrices::trusted([1, dims.len(), COLUMNS], 32, values)
+/// The matrices of one replication, one after the other.
+pub(super) enum Reader<'a> {
+    JoeKuo(Box<SobolMatrices<'a>>),
+    Matrices(&'a [u64]),
 }
 
-/// The 32 columns that a packed record describes.
-///
-/// With the columns as fractions, `v_k = m_k / 2^(k+1)`, Sobol's recurrence reads
-/// `v_k = v_{k-s} ^ v_{k-s} / 2^s ^ a_1 v_{k-1} ^ ... ^ a_{s-1} v_{k-s+1}`.
-fn sobol_columns(mut at: usize) -> [u32; 32] {
-    let mut take = |bits: usize| {
-        let value = read_bits(at, bits);
-        at += bits;
-        value
-    };
-    let degree = take(5) as usize;
-    let inner = take(degree - 1);
-    let mut columns = [0u32; 32];
-    for (k, column) in columns.iter_mut().enumerate().take(degree) {
-        *column = (2 * take(k) + 1) << (31 - k);
+impl Reader<'_> {
+    /// The next matrix's columns, without their last `cut` bits.
+    pub(super) fn read(&mut self, columns: &mut [u64], cut: u32) {
+        match self {
+            Reader::JoeKuo(matrices) => matrices.read(columns, cut),
+            Reader::Matrices(values) => {
+                let (matrix, rest) = values.split_at(columns.len());
+                for (column, entry) in columns.iter_mut().zip(matrix) {
+                    *column = entry >> cut;
+                }
+                *values = rest;
+            }
+        }
     }
-    for k in degree..32 {
-        let oldest = columns[k - degree];
-        // Bit b of `inner` belongs to x^(b+1), the column s - (b+1) back.
-        let window = &columns[k - degree + 1..k];
-        let taps =
-            window.iter().enumerate().fold(0, |sum, (b, v)| sum ^ (v & (inner >> b & 1).wrapping_neg()));
-        columns[k] = oldest ^ oldest >> degree ^ taps;
-    }
-    columns
-}
-
-/// Up to 32 bits of the packed table.
-fn read_bits(at: usize, bits: usize) -> u32 {
-    let mut bytes = [0; 8];
-    let rest = &data::JOE_KUO[at / 8..];
-    let count = rest.len().min(8);
-    bytes[..count].copy_from_slice(&rest[..count]);
-    (u64::from_le_bytes(bytes) >> (at % 8) & ((1 << bits) - 1)) as u32
 }

@@ -73,7 +73,11 @@ impl Dialogue {
             Value::Null => 0u64.into(),
             Value::Number(number) => number.to_string().parse()?,
             Value::String(text) => text.parse()?,
-            other => return Err(Error::parse(source, format_args!("seed: expected an integer, got {other}")).into()),
+            other => {
+                return Err(
+                    Error::parse(source, format_args!("seed: expected an integer, got {other}")).into()
+                );
+            }
         };
         let outputs = match &value["outputs"] {
             Value::Null => 1,

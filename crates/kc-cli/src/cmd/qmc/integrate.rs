@@ -21,12 +21,14 @@ use crate::report::{Answer, Usage};
 /// P numbers (see --outputs) from its standard output, which the program must flush after each batch. A last line
 /// `0 d` ends it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  kc qmc integrate --algo net-g --integrand keister --dim 3 --abs-tol 1e-3 --seed 7\n  \
+#[command(
+    after_help = "Examples:\n  kc qmc integrate --algo net-g --integrand keister --dim 3 --abs-tol 1e-3 --seed 7\n  \
                   kc qmc integrate --algo lattice-g --integrand option:kind=asian --dim 8 --abs-tol 0.02 --out r.json\n  \
                   kc qmc integrate --algo net-g --dim 2 --abs-tol 1e-4 --state s.bin \\\n    \
                   --command \"awk 'NF==2 && !n {n=$1; next} {print $1*$2; if (!--n) fflush()}'\"\n  \
                   kc qmc integrate --algo net-g --dim 2 --abs-tol 1e-6 --resume s.bin \\\n    \
-                  --command \"awk 'NF==2 && !n {n=$1; next} {print $1*$2; if (!--n) fflush()}'\"")]
+                  --command \"awk 'NF==2 && !n {n=$1; next} {print $1*$2; if (!--n) fflush()}'\""
+)]
 pub(crate) struct Args {
     #[command(flatten)]
     settings: Settings,
@@ -55,7 +57,9 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
     let mut sequence = settings.sequence(ctx.big_seed())?;
     if settings.algo.is_multilevel() {
         let Some(text) = &args.integrand else {
-            return Err(Usage("--command: mlmc and mlqmc take a named option; see also kc qmc ask".into()).into());
+            return Err(
+                Usage("--command: mlmc and mlqmc take a named option; see also kc qmc ask".into()).into()
+            );
         };
         let problem = super::problems::multilevel(text, settings.dim)?;
         let mut run = settings.start_levels(&mut *sequence, &*problem)?;
@@ -63,7 +67,8 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
     }
     if let Some(line) = &args.command {
         let program = Program::start(line, settings.dim, args.outputs)?;
-        let result = settings.start(&mut *sequence, &program).and_then(|mut run| finish(&mut run, args, ctx))?;
+        let result =
+            settings.start(&mut *sequence, &program).and_then(|mut run| finish(&mut run, args, ctx))?;
         match program.finish() {
             Ok(status) if status.success() => {}
             Ok(status) => ctx.warn(format_args!("the program of --command ended with {status}")),

@@ -7,13 +7,13 @@ use clap::ValueEnum;
 use kc_core::Error;
 use kc_qmc::cubature::{
     BayesConfig, CltConfig, CltVecConfig, CredibleBound, Cubature, ErrorRule, Estimate, GuaranteedConfig,
-    MeanGuaranteedConfig, MlmcConfig, MlmcContConfig, MlqmcConfig, MlqmcContConfig, Multilevel, MultilevelCubature,
-    ReplicatedConfig, Run,
+    MeanGuaranteedConfig, MlmcConfig, MlmcContConfig, MlqmcConfig, MlqmcContConfig, Multilevel,
+    MultilevelCubature, ReplicatedConfig, Run,
 };
 use kc_qmc::periodize::Periodization;
 use kc_qmc::{
-    DigitalNet, DigitalNetConfig, Halton, HaltonConfig, Iid, IidConfig, Integrand, Lattice, LatticeConfig, Seed,
-    Sequence,
+    DigitalNet, DigitalNetConfig, Halton, HaltonConfig, Iid, IidConfig, Integrand, Lattice, LatticeConfig,
+    Seed, Sequence,
 };
 use serde_json::{Map, Value, json};
 
@@ -162,8 +162,24 @@ impl Settings {
         };
         let fields = Fields { map, source };
         let known = [
-            "algo", "dim", "seed", "outputs", "abs_tol", "rel_tol", "rmse_tol", "error", "n_init", "n_limit", "alpha",
-            "inflate", "replications", "sampler", "ptransform", "order", "errbd", "check_cone",
+            "algo",
+            "dim",
+            "seed",
+            "outputs",
+            "abs_tol",
+            "rel_tol",
+            "rmse_tol",
+            "error",
+            "n_init",
+            "n_limit",
+            "alpha",
+            "inflate",
+            "replications",
+            "sampler",
+            "ptransform",
+            "order",
+            "errbd",
+            "check_cone",
         ];
         if let Some(key) = map.keys().find(|key| !known.contains(&key.as_str())) {
             let message = format!("unknown setting {key:?}; expected {}", known.join(", "));
@@ -248,15 +264,38 @@ impl Settings {
                 Box::new(config)
             }
             A::RepT => Box::new(configure!(
-                s, ReplicatedConfig, abs_tol, rel_tol, error, n_init, n_limit, alpha, inflate
+                s,
+                ReplicatedConfig,
+                abs_tol,
+                rel_tol,
+                error,
+                n_init,
+                n_limit,
+                alpha,
+                inflate
             )),
             A::McClt => Box::new(configure!(s, CltConfig, abs_tol, rel_tol, n_init, n_limit, alpha, inflate)),
-            A::McCltVec => {
-                Box::new(configure!(s, CltVecConfig, abs_tol, rel_tol, error, n_init, n_limit, alpha, inflate))
-            }
-            A::McG => {
-                Box::new(configure!(s, MeanGuaranteedConfig, abs_tol, rel_tol, n_init, n_limit, alpha, inflate))
-            }
+            A::McCltVec => Box::new(configure!(
+                s,
+                CltVecConfig,
+                abs_tol,
+                rel_tol,
+                error,
+                n_init,
+                n_limit,
+                alpha,
+                inflate
+            )),
+            A::McG => Box::new(configure!(
+                s,
+                MeanGuaranteedConfig,
+                abs_tol,
+                rel_tol,
+                n_init,
+                n_limit,
+                alpha,
+                inflate
+            )),
             A::BayesNet | A::BayesLattice => {
                 let mut config =
                     configure!(s, BayesConfig, abs_tol, rel_tol, error, n_init, n_limit, alpha, bound, order);
@@ -264,7 +303,9 @@ impl Settings {
                 Box::new(config)
             }
             A::Mlmc | A::MlmcCont | A::Mlqmc | A::MlqmcCont => {
-                return Err(Usage(format!("--algo {}: expected a multilevel integrand", self.algo.name())).into());
+                return Err(
+                    Usage(format!("--algo {}: expected a multilevel integrand", self.algo.name())).into()
+                );
             }
         };
         Ok(cubature.start(sequence, f)?)
@@ -386,7 +427,8 @@ impl<'a> Fields<'a> {
     }
 
     fn count(&self, key: &str) -> Result<Option<u64>, Error> {
-        let count = |value: &Value| value.as_u64().ok_or_else(|| self.wrong(key, "a whole number, 0 or more"));
+        let count =
+            |value: &Value| value.as_u64().ok_or_else(|| self.wrong(key, "a whole number, 0 or more"));
         self.get(key).map(count).transpose()
     }
 

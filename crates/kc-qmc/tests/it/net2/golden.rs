@@ -46,9 +46,6 @@ fn every_case_is_the_references() {
     for case in cases.as_array().unwrap().iter().filter(|case| case["gen"] == "digital_net_b2") {
         count += 1;
         let config = config(case);
-        if matches!(config.randomize, Randomize::Nus(_)) {
-            continue;
-        }
         let mut net = net(&config);
         let file = format!("qmcpy/{}", case["file"].as_str().unwrap());
         let rows = case["n_min"].as_u64().unwrap()..case["n"].as_u64().unwrap();
