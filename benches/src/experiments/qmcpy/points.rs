@@ -285,7 +285,7 @@ fn race(
 }
 
 /// The first number of an answer's array.
-pub(super) fn first(arrays: &crate::peers::Arrays, name: &str) -> anyhow::Result<f64> {
+pub(crate) fn first(arrays: &crate::peers::Arrays, name: &str) -> anyhow::Result<f64> {
     let array = arrays.get(name).context("no such array")?.to_f64::<1>(name)?;
     array.as_slice().first().copied().context("an empty array")
 }

@@ -57,9 +57,9 @@ impl Columns {
         for (k, &column) in low.iter().enumerate() {
             self.low[(self.dim << k) + j] = select(column);
         }
-        for (step, &column) in self.steps[j..].iter_mut().step_by(self.dim).zip(high) {
+        for (steps, &column) in self.steps.chunks_exact_mut(self.dim).zip(high) {
             sum ^= select(column);
-            *step = sum;
+            steps[j] = sum;
         }
     }
 

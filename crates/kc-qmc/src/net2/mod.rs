@@ -14,7 +14,7 @@
 //! | `LmsDs` | both: variance O(n^-3 log^(d-1) n) for smooth functions, at the price of a shift |
 //! | `Nus` | each digit is flipped by a bit of its own for every value of the digits before it (A. Owen, 1995) |
 //!
-//! All give uniform points that remain a net. `Lms` draws t integers of t0 bits per coordinate (t0: bits of the table),
+//! Points remain a net, and with `Ds`, `LmsDs` or `Nus` each is uniform. `Lms` draws t integers of t0 bits per coordinate (t0: bits of the table),
 //! keeps k bits of row k < t0 and puts a 1 after them, and leaves the other rows full, so that all t bits are random.
 //!
 //! # Higher order
@@ -47,15 +47,14 @@
 //! Sources: S. Joe and F. Kuo (2008) for the table; H. Hong and F. Hickernell, *Algorithm 823* (2003) for matrix
 //! scrambling; A. Sorokin, *QMCPy: A Python Software for Randomized Low-Discrepancy Sequences* (2025).
 
-use std::fmt;
 use std::ops::Range;
 
 use kc_core::{Error, Isa, Result};
 
-use crate::rng::Seed;
 use crate::sequence::{Dims, Family, Order, Randomize, Sequence};
 
 mod columns;
+mod config;
 mod convert;
 mod joe_kuo;
 mod nested;
@@ -68,116 +67,15 @@ mod table;
 mod x86;
 
 use columns::Columns;
+use config::components;
 use convert::{Digits, Inner, Nearest, Output, Single, Stores};
 use nested::Nested;
 use scramble::{Interlace, LinearScramble};
 use table::Source;
 
+pub use config::{DigitalNetConfig, Interval, NetWarning};
+pub use quality::{t_value, walsh_figure_of_merit};
 pub use table::{BitOrder, GeneratingMatrices, NetTable};
-
-/// Which ends of the unit interval points may reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Interval {
-    /// `[0, 1)` before rounding: `x 2^-t` to nearest, as in QMCPy.
-    #[default]
-    HalfOpen,
-    /// `(0, 1)`: neither 0 nor 1 ever.
-    Open,
-}
-
-/// A digital net to build.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct DigitalNetConfig {
-    /// The coordinates: how many, or which of the table.
-    pub dims: Dims,
-    /// The seed of all random numbers.
-    pub seed: Seed,
-    /// `None`, `Ds`, `Lms`, `LmsDs` (default) or `Nus`.
-    pub randomize: Randomize,
-    /// `Natural` (default; ranges must end at 0 or powers of 2) or `Gray`.
-    pub order: Order,
-    /// Interlacing factor, at least 1 (default: none). Needs `alpha` times as many dimensions of the table.
-    pub alpha: usize,
-    /// Bits t of the randomised points, up to 64; default 63.
-    pub bits: u32,
-    /// Independent randomisations, at least 1 (default).
-    pub replications: usize,
-    /// The generating matrices; default Joe and Kuo's.
-    pub table: NetTable,
-    /// The ends of the interval; default `[0, 1)`.
-    pub interval: Interval,
-}
-
-impl DigitalNetConfig {
-    /// The defaults for these coordinates and this seed.
-    pub fn new(dims: impl Into<Dims>, seed: impl Into<Seed>) -> Self {
-        Self {
-            dims: dims.into(),
-            seed: seed.into(),
-            randomize: Randomize::LmsDs,
-            order: Order::Natural,
-            alpha: 1,
-            bits: 63,
-            replications: 1,
-            table: NetTable::JoeKuo,
-            interval: Interval::HalfOpen,
-        }
-    }
-}
-
-impl Default for DigitalNetConfig {
-    /// One coordinate, seed 0.
-    fn default() -> Self {
-        Self::new(1, 0u64)
-    }
-}
-
-/// What a user of a net should know about the choices made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum NetWarning {
-    /// Without a shift the first point is the origin.
-    OriginIsAPoint,
-    /// In Gray order, a range whose ends are not 0 or powers of 2 is no net.
-    GrayOrder,
-    /// The table's low bits were cut off.
-    Truncated {
-        /// Bits of the table.
-        table: u32,
-        /// Bits that are left.
-        bits: u32,
-    },
-    /// Matrices that are not square are interlaced; they may be interlaced already.
-    NotSquare {
-        /// Columns of the table.
-        columns: usize,
-        /// Bits of the table.
-        bits: u32,
-    },
-}
-
-impl fmt::Display for NetWarning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NetWarning::OriginIsAPoint => {
-                write!(f, "the first point is the origin: shift or scramble nested")
-            }
-            NetWarning::GrayOrder => {
-                write!(f, "in Gray order, ranges should begin and end at 0 or powers of 2 to be nets")
-            }
-            NetWarning::Truncated { table, bits } => {
-                write!(f, "the table's {table} bits are cut off to {bits}")
-            }
-            NetWarning::NotSquare { columns, bits } => {
-                write!(
-                    f,
-                    "matrices of {columns} columns and {bits} bits are interlaced; make sure that they are not yet"
-                )
-            }
-        }
-    }
-}
 
 /// A digital net in base 2.
 #[derive(Debug, Clone)]
@@ -197,6 +95,9 @@ pub struct DigitalNet {
 
 /// Below so many values work stays on the calling thread; above, it is cut into pieces of at least so many.
 const PIECE: u64 = 1 << 16;
+
+/// Columns that all matrices together may have: 4 GiB.
+const WORDS: u64 = 1 << 29;
 
 /// Outputs of so many bytes go past the caches.
 const STREAMED_BYTES: usize = 8 << 20;
@@ -230,6 +131,10 @@ impl DigitalNet {
         if config.randomize == Randomize::None && sets != replications {
             let expected = "one replication, or as many as the table has, without randomisation";
             return Err(Error::argument("replications", expected, replications));
+        }
+        let words = (replications as u64).saturating_mul(components.len() as u64 * columns as u64);
+        if words > WORDS {
+            return Err(Error::too_large("replications times dimensions", words, WORDS, "matrix columns"));
         }
         let mut warnings = Vec::new();
         if matches!(config.randomize, Randomize::None | Randomize::Lms) {
@@ -450,48 +355,13 @@ impl DigitalNet {
             });
             nested.scramble(self.isa, replication, &mut digits);
             match nested.interlace() {
-                None => out.by_ref().zip(&digits).for_each(|(out, &x)| *out = output.convert(x)),
+                None => digits.iter().zip(out.by_ref()).for_each(|(&x, out)| *out = output.convert(x)),
                 Some(interlace) => {
-                    for (out, group) in out.by_ref().zip(digits.chunks_exact(width / self.dim)) {
+                    for (group, out) in digits.chunks_exact(width / self.dim).zip(out.by_ref()) {
                         *out = output.convert(interlace.apply(group.iter().copied()));
                     }
                 }
             }
-        }
-    }
-}
-
-/// Checks everything that does not need the table's numbers; the dimensions of the table that are used.
-fn components(config: &DigitalNetConfig) -> Result<Vec<usize>> {
-    let alpha = config.alpha;
-    if config.replications == 0 {
-        return Err(Error::argument("replications", "at least 1", 0));
-    }
-    if !(1..=64).contains(&config.bits) {
-        return Err(Error::argument("bits", "1 to 64", config.bits));
-    }
-    if !matches!(config.order, Order::Natural | Order::Gray) {
-        return Err(Error::argument(
-            "order",
-            "natural or gray for digital nets",
-            format!("{:?}", config.order),
-        ));
-    }
-    let known = [Randomize::None, Randomize::Ds, Randomize::Lms, Randomize::LmsDs];
-    if !known.contains(&config.randomize) && !matches!(config.randomize, Randomize::Nus(_)) {
-        let expected = "none, ds, lms, lms-ds or nus for digital nets in base 2";
-        return Err(Error::argument("randomize", expected, format!("{:?}", config.randomize)));
-    }
-    match &config.dims {
-        _ if alpha == 0 => Err(Error::argument("alpha", "at least 1", 0)),
-        dims if alpha == 1 => dims.resolve(config.table.dims()),
-        Dims::First(count) => {
-            let dims = Dims::First(*count).resolve(config.table.dims() / alpha)?;
-            Ok((0..alpha * dims.len()).collect())
-        }
-        Dims::List(_) => {
-            let expected = "a number of dimensions, not a list, when alpha > 1 interlaces them";
-            Err(Error::argument("dims", expected, format!("{:?}", config.dims)))
         }
     }
 }
