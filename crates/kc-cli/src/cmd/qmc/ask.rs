@@ -19,7 +19,7 @@ const MORE: u8 = 10;
 ///
 /// The settings are a JSON object with the names of the flags of `kc qmc integrate`: algo and dim, and as wanted seed,
 /// outputs, abs_tol, rel_tol, rmse_tol, error, n_init, n_limit, alpha, inflate, replications, sampler, ptransform,
-/// order, errbd, check_cone.
+/// order, errbd, check_cone, threshold, failure.
 ///
 /// Exit code 10: the points are in --points, shape (n, dim), and their values are wanted by `kc qmc tell`. Exit code 0:
 /// the cubature is done and this is its result. Asking twice gives the same points. If the state file is not there, a

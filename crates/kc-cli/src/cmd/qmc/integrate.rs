@@ -17,24 +17,39 @@ use crate::report::{Answer, Usage};
 /// exhausted (the limit came before the tolerance), cone_violation, levels, n_level.
 ///
 /// With --command the integrand is a program of your own, in any language. It is started once, without a shell. For
-/// each batch kc writes a line `n d` and n lines of d numbers in [0, 1) to its standard input, and reads n lines of
-/// P numbers (see --outputs) from its standard output, which the program must flush after each batch. A last line
-/// `0 d` ends it.
+/// each batch kc writes a line `n d` and n lines of d numbers in [0, 1] to its standard input, and reads n lines of
+/// P numbers (see --outputs) from its standard output. After the last line of a batch the program must flush, and must
+/// not wait for more input. A line `0 d` ends it.
+///
+/// A spike that no point meets is integrated to 0, by every algorithm: the bounds assume functions without hidden
+/// features.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  kc qmc integrate --algo net-g --integrand keister --dim 3 --abs-tol 1e-3 --seed 7\n  \
                   kc qmc integrate --algo lattice-g --integrand option:kind=asian --dim 8 --abs-tol 0.02 --out r.json\n  \
-                  kc qmc integrate --algo net-g --dim 2 --abs-tol 1e-4 --state s.bin \\\n    \
-                  --command \"awk 'NF==2 && !n {n=$1; next} {print $1*$2; if (!--n) fflush()}'\"\n  \
-                  kc qmc integrate --algo net-g --dim 2 --abs-tol 1e-6 --resume s.bin \\\n    \
-                  --command \"awk 'NF==2 && !n {n=$1; next} {print $1*$2; if (!--n) fflush()}'\""
+                  kc qmc integrate --algo net-g --integrand 'sensitivity(ishigami)' --dim 3 --abs-tol 0.01\n  \
+                  kc qmc integrate --algo mlmc --integrand option --dim 2 --rmse-tol 0.02 --seed 7\n\n\
+                  A program of your own, then the same to a tighter tolerance:\n  \
+                  cat > f.py <<'END'\n  \
+                  import sys\n  \
+                  while n := int(sys.stdin.readline().split()[0]):\n      \
+                  for _ in range(n):\n          \
+                  x, y = map(float, sys.stdin.readline().split())\n          \
+                  print(x * y)\n      \
+                  sys.stdout.flush()\n  \
+                  END\n  \
+                  kc qmc integrate --algo net-g --dim 2 --command 'python3 f.py' --abs-tol 1e-4 --state s.bin\n  \
+                  kc qmc integrate --algo net-g --dim 2 --command 'python3 f.py' --abs-tol 1e-6 --resume s.bin"
 )]
 pub(crate) struct Args {
     #[command(flatten)]
     settings: Settings,
-    /// Integrand: NAME[:k=v,..]
+    /// Integrand: NAME[:k=v,..], as in kc qmc evaluate
     #[arg(long, value_name = "NAME", required_unless_present = "command", conflicts_with = "command")]
     integrand: Option<String>,
+    /// Parameters of --integrand (a JSON object)
+    #[arg(long, value_name = "FILE", conflicts_with = "command")]
+    params: Option<PathBuf>,
     /// Integrand: a program and its arguments, split at blanks outside of quotes
     #[arg(long, value_name = "LINE")]
     command: Option<String>,
@@ -61,7 +76,7 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
                 Usage("--command: mlmc and mlqmc take a named option; see also kc qmc ask".into()).into()
             );
         };
-        let problem = super::problems::multilevel(text, settings.dim)?;
+        let problem = super::problems::multilevel(text, args.params.as_deref(), settings.dim)?;
         let mut run = settings.start_levels(&mut *sequence, &*problem)?;
         return finish(&mut run, args, ctx);
     }
@@ -76,7 +91,8 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
         }
         return Ok(result);
     }
-    let integrand = super::problems::integrand(args.integrand.as_deref().unwrap_or_default(), settings.dim)?;
+    let name = args.integrand.as_deref().unwrap_or_default();
+    let integrand = super::problems::integrand(name, args.params.as_deref(), settings.dim)?;
     // Integrands with more coordinates than the function they are made of (sensitivity indices) get a sequence of
     // their own, spawned from the function's.
     if integrand.dim() != settings.dim {

@@ -6,9 +6,9 @@ use anyhow::Result;
 use clap::ValueEnum;
 use kc_core::Error;
 use kc_qmc::cubature::{
-    BayesConfig, CltConfig, CltVecConfig, CredibleBound, Cubature, ErrorRule, Estimate, GuaranteedConfig,
-    MeanGuaranteedConfig, MlmcConfig, MlmcContConfig, MlqmcConfig, MlqmcContConfig, Multilevel,
-    MultilevelCubature, ReplicatedConfig, Run,
+    BayesConfig, CltConfig, CltVecConfig, CredibleBound, Cubature, ErrorRule, Estimate, Failure,
+    FailureConfig, GuaranteedConfig, MeanGuaranteedConfig, MlmcConfig, MlmcContConfig, MlqmcConfig,
+    MlqmcContConfig, Multilevel, MultilevelCubature, ReplicatedConfig, Run,
 };
 use kc_qmc::periodize::Periodization;
 use kc_qmc::{
@@ -71,6 +71,12 @@ pub(super) struct Settings {
     /// Interval of bayes-net and bayes-lattice [default: mle]
     #[arg(long, value_enum, value_name = "KIND", ignore_case = true)]
     errbd: Option<Bound>,
+    /// Value that means failure (pf-gp)
+    #[arg(long, value_name = "Y", allow_negative_numbers = true)]
+    threshold: Option<f64>,
+    /// On which side of --threshold failure is (pf-gp) [default: above]
+    #[arg(long, value_enum, value_name = "SIDE")]
+    failure: Option<Side>,
     /// Look whether the coefficients stay inside of the cone (net-g, lattice-g)
     #[arg(long)]
     check_cone: bool,
@@ -103,6 +109,8 @@ pub(super) enum Algorithm {
     Mlqmc,
     /// The same with continuation
     MlqmcCont,
+    /// Probability of failure, by a Gaussian process
+    PfGp,
 }
 
 impl Algorithm {
@@ -145,6 +153,14 @@ enum Bound {
     Full,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Side {
+    /// The threshold or more
+    Above,
+    /// The threshold or less
+    Below,
+}
+
 /// Puts the settings that were given into a configuration.
 macro_rules! configure {
     ($settings:expr, $config:ident, $($field:ident),*) => {{
@@ -180,6 +196,8 @@ impl Settings {
             "order",
             "errbd",
             "check_cone",
+            "threshold",
+            "failure",
         ];
         if let Some(key) = map.keys().find(|key| !known.contains(&key.as_str())) {
             let message = format!("unknown setting {key:?}; expected {}", known.join(", "));
@@ -204,6 +222,8 @@ impl Settings {
                 None => None,
             },
             errbd: fields.choice("errbd")?,
+            threshold: fields.number("threshold")?,
+            failure: fields.choice("failure")?,
             check_cone: match map.get("check_cone") {
                 None | Some(Value::Null) => false,
                 Some(Value::Bool(flag)) => *flag,
@@ -231,7 +251,7 @@ impl Settings {
             A::McClt | A::McCltVec | A::McG | A::Mlmc | A::MlmcCont => {
                 return Ok(Box::new(Iid::new(IidConfig::new(dim, seed))?));
             }
-            A::NetG | A::BayesNet => Sampler::Sobol,
+            A::NetG | A::BayesNet | A::PfGp => Sampler::Sobol,
         };
         Ok(match sampler {
             Sampler::Sobol => {
@@ -302,6 +322,16 @@ impl Settings {
                 config.periodization = self.ptransform;
                 Box::new(config)
             }
+            A::PfGp => {
+                let mut config = configure!(s, FailureConfig, abs_tol, n_init, n_limit, alpha);
+                config.threshold =
+                    self.threshold.ok_or_else(|| Usage("--threshold: needed for pf-gp".into()))?;
+                config.failure = match self.failure {
+                    None | Some(Side::Above) => Failure::Above,
+                    Some(Side::Below) => Failure::Below,
+                };
+                Box::new(config)
+            }
             A::Mlmc | A::MlmcCont | A::Mlqmc | A::MlqmcCont => {
                 return Err(
                     Usage(format!("--algo {}: expected a multilevel integrand", self.algo.name())).into()
@@ -341,11 +371,19 @@ impl Settings {
         let bayes = matches!(algo, A::BayesNet | A::BayesLattice);
         let common = transforms || matches!(algo, A::RepT | A::McCltVec);
         let unused = [
-            ("rel-tol", self.rel_tol.is_some_and(|tol| tol != 0.0) && algo.is_multilevel()),
+            (
+                "rel-tol",
+                self.rel_tol.is_some_and(|tol| tol != 0.0) && (algo.is_multilevel() || algo == A::PfGp),
+            ),
+            ("threshold", self.threshold.is_some() && algo != A::PfGp),
+            ("failure", self.failure.is_some() && algo != A::PfGp),
             ("rmse-tol", self.rmse_tol.is_some() && !algo.is_multilevel()),
             ("error", self.error.is_some() && !common),
             ("alpha", self.alpha.is_some() && matches!(algo, A::NetG | A::LatticeG)),
-            ("inflate", self.inflate.is_some() && (transforms || matches!(algo, A::Mlmc | A::Mlqmc))),
+            (
+                "inflate",
+                self.inflate.is_some() && (transforms || matches!(algo, A::Mlmc | A::Mlqmc | A::PfGp)),
+            ),
             ("sampler", self.sampler.is_some() && !matches!(algo, A::RepT | A::Mlqmc | A::MlqmcCont)),
             ("ptransform", self.ptransform.is_some() && !transforms),
             ("order", self.order.is_some() && algo != A::BayesLattice),
