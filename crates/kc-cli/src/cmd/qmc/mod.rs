@@ -4,6 +4,13 @@ mod discrepancy;
 mod points;
 mod rng;
 mod table;
+mod ask;
+mod dialogue;
+mod integrate;
+mod problems;
+mod program;
+mod settings;
+mod tell;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -23,7 +30,10 @@ enum Verb {
     Points(points::Args),
     Discrepancy(discrepancy::Args),
     Table(table::Args),
+    Ask(ask::Args),
+    Integrate(Box<integrate::Args>),
     Rng(rng::Args),
+    Tell(tell::Args),
 }
 
 pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
@@ -31,6 +41,9 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
         Verb::Points(args) => points::run(args, ctx),
         Verb::Discrepancy(args) => discrepancy::run(args, ctx),
         Verb::Table(args) => table::run(args, ctx),
+        Verb::Ask(args) => ask::run(args, ctx),
+        Verb::Integrate(args) => integrate::run(args, ctx),
         Verb::Rng(args) => rng::run(args, ctx),
+        Verb::Tell(args) => tell::run(args, ctx),
     }
 }
