@@ -56,7 +56,12 @@ fn growth(ctx: &mut Ctx) -> anyhow::Result<()> {
         });
         series.push(Series::line(kind, found));
     }
-    ctx.plot(Plot { title: "Time of one transform, f64".into(), x: Axis::log("n"), y: Axis::log("seconds"), series });
+    ctx.plot(Plot {
+        title: "Time of one transform, f64".into(),
+        x: Axis::log("n"),
+        y: Axis::log("seconds"),
+        series,
+    });
     Ok(())
 }
 

@@ -93,7 +93,13 @@ fn interpolation(ctx: &mut Ctx) -> anyhow::Result<()> {
             found.push((f64::from(1 << log), error.sqrt() / norm));
         }
         let rate = slope(&found);
-        table.row([f64::from(alpha).into(), found[0].1.into(), found[5].1.into(), found[7].1.into(), rate.into()]);
+        table.row([
+            f64::from(alpha).into(),
+            found[0].1.into(),
+            found[5].1.into(),
+            found[7].1.into(),
+            rate.into(),
+        ]);
         ctx.claim(Claim {
             statement: format!("kernels of order {alpha} interpolate a smooth periodic function to their order"),
             paper: bound.into(),
@@ -157,7 +163,9 @@ fn growth(ctx: &mut Ctx) -> anyhow::Result<()> {
         });
     }
     let [lattice, net] = [lines.remove(0), lines.remove(0)];
-    for (name, line, paper) in [("shift-invariant", &lattice, 5e-4), ("digitally shift-invariant", &net, 7e-4)] {
+    for (name, line, paper) in
+        [("shift-invariant", &lattice, 5e-4), ("digitally shift-invariant", &net, 7e-4)]
+    {
         ctx.claim(Claim {
             statement: format!("seconds of a step for few points, {name} kernel"),
             paper: paper.into(),

@@ -1,15 +1,15 @@
 //! `kc qmc`: quasi-Monte Carlo, one file per verb.
 
-mod discrepancy;
-mod points;
-mod rng;
-mod table;
 mod ask;
 mod dialogue;
+mod discrepancy;
 mod integrate;
+mod points;
 mod problems;
 mod program;
+mod rng;
 mod settings;
+mod table;
 mod tell;
 
 use anyhow::Result;
