@@ -304,7 +304,7 @@ fn race(
 }
 
 /// The first number of an answer's array.
-pub(crate) fn first(arrays: &crate::peers::Arrays, name: &str) -> anyhow::Result<f64> {
+pub(crate) fn first(arrays: &crate::peers::Arrays, name: &'static str) -> anyhow::Result<f64> {
     let array = arrays.get(name).context("no such array")?.to_f64::<1>(name)?;
     array.as_slice().first().copied().context("an empty array")
 }
@@ -340,7 +340,7 @@ fn discrepancies(ctx: &mut Ctx) -> anyhow::Result<()> {
     Iid::new(IidConfig::new(dim, 11u64))?.fill(0..n as u64, points.as_mut_slice())?;
     let array: AnyTensor = points.clone().into_any();
     for (kind, scipy) in
-        [(Kind::Centred, "CD"), (Kind::WrapAround, "WD"), (Kind::Mixture, "MD"), (Kind::L2Star, "L2-star")]
+        [(Kind::Centered, "CD"), (Kind::WrapAround, "WD"), (Kind::Mixture, "MD"), (Kind::L2Star, "L2-star")]
     {
         ctx.step(format!("discrepancy {scipy}"));
         let ours = discrepancy(points.view(), kind)?;
