@@ -5,7 +5,9 @@
 mod blocks;
 pub mod cubature;
 mod data;
+pub mod discrepancy;
 mod fingerprint;
+pub mod fold;
 pub mod integrand;
 pub mod lattice;
 pub mod measure;
@@ -18,6 +20,7 @@ pub mod sequence;
 pub mod simple;
 pub mod small;
 pub mod special;
+pub mod table;
 
 pub use integrand::Integrand;
 pub use lattice::{Lattice, LatticeConfig, LatticeVector};

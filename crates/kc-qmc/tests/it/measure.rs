@@ -3,7 +3,8 @@
 use kc_core::Tensor;
 use kc_qmc::Measure;
 use kc_qmc::measure::{
-    BrownianConfig, BrownianMotion, Covariance, Decomposition, Gaussian, GeometricBrownianMotion, Uniform,
+    BrownianConfig, BrownianMotion, Copula, CopulaMeasure, Covariance, Decomposition, Distribution, Gaussian,
+    GeometricBrownianMotion, Marginals, MaternConfig, StudentT, Uniform, matern_gp,
 };
 use kc_testing::{Tol, assert_close, golden_json, golden_tensor};
 use serde_json::Value;
@@ -71,4 +72,63 @@ fn brownian_motions_are_the_golden_ones() {
     }
     let case = &golden_json("qmcpy/tm_cases.json")["gbm_pca"];
     compare("gbm_pca", &GeometricBrownianMotion::new(4, &brownian(case, Decomposition::Pca)).unwrap(), case);
+}
+
+#[test]
+fn a_matern_process_is_the_golden_one() {
+    let case = &golden_json("qmcpy/tm_cases.json")["matern_gp"];
+    let mut config = MaternConfig::default();
+    config.length_scale = number(&case["length_scale"]);
+    config.nu = number(&case["nu"]);
+    config.variance = number(&case["variance"]);
+    config.mean = vec![number(&case["mean"])];
+    config.nugget = number(&case["nugget"]);
+    compare("matern_gp", &matern_gp(&numbers(&case["points"]), 1, &config).unwrap(), case);
+}
+
+#[test]
+fn a_t_distribution_is_the_golden_one() {
+    let case = &golden_json("qmcpy/tm_cases.json")["student_t"];
+    let measure =
+        StudentT::new(&numbers(&case["loc"]), &numbers(&case["shape"]), number(&case["df"])).unwrap();
+    compare("student_t", &measure, case);
+}
+
+#[test]
+fn marginals_are_the_golden_ones() {
+    let cases = &golden_json("qmcpy/tm_cases.json");
+    let case = &cases["kumaraswamy"];
+    let pairs = numbers(&case["a"]).into_iter().zip(numbers(&case["b"]));
+    let list = pairs.map(|(a, b)| Distribution::Kumaraswamy { a, b }).collect();
+    compare("kumaraswamy", &Marginals::new(list).unwrap(), case);
+
+    let case = &cases["johnsons_su"];
+    let [gamma, xi, delta, lambda] = ["gamma", "xi", "delta", "lam"].map(|name| number(&case[name]));
+    let measure = Marginals::iid(4, Distribution::JohnsonsSu { gamma, xi, delta, lambda }).unwrap();
+    compare("johnsons_su", &measure, case);
+
+    let case = &cases["bernoulli_cont"];
+    let list =
+        numbers(&case["lam"]).into_iter().map(|lambda| Distribution::BernoulliCont { lambda }).collect();
+    compare("bernoulli_cont", &Marginals::new(list).unwrap(), case);
+}
+
+#[test]
+fn copulas_are_the_golden_ones() {
+    let cases = &golden_json("qmcpy/tm_cases.json");
+    for name in ["gaussian", "student", "clayton", "gumbel", "frank"] {
+        let name = format!("{name}_copula");
+        let case = &cases[&name];
+        let list =
+            case["marginals"].as_array().unwrap().iter().map(|text| text.as_str().unwrap().parse().unwrap());
+        let (list, theta): (Vec<Distribution>, _) = (list.collect(), || number(&case["theta"]));
+        let copula = match name.as_str() {
+            "gaussian_copula" => Copula::gaussian(4, &numbers(&case["correlation"])),
+            "student_copula" => Copula::student(4, &numbers(&case["correlation"]), number(&case["df"])),
+            "clayton_copula" => Copula::clayton(4, theta()),
+            "gumbel_copula" => Copula::gumbel(4, theta()),
+            _ => Copula::frank(4, theta()),
+        };
+        compare(&name, &CopulaMeasure::new(copula.unwrap(), list).unwrap(), case);
+    }
 }

@@ -1,6 +1,16 @@
 //! `kc qmc`: quasi-Monte Carlo, one file per verb.
 
+mod ask;
+mod dialogue;
+mod discrepancy;
+mod integrate;
+mod points;
+mod problems;
+mod program;
 mod rng;
+mod settings;
+mod table;
+mod tell;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -17,11 +27,23 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Points(points::Args),
+    Discrepancy(discrepancy::Args),
+    Table(table::Args),
+    Ask(ask::Args),
+    Integrate(Box<integrate::Args>),
     Rng(rng::Args),
+    Tell(tell::Args),
 }
 
 pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
     match &args.verb {
+        Verb::Points(args) => points::run(args, ctx),
+        Verb::Discrepancy(args) => discrepancy::run(args, ctx),
+        Verb::Table(args) => table::run(args, ctx),
+        Verb::Ask(args) => ask::run(args, ctx),
+        Verb::Integrate(args) => integrate::run(args, ctx),
         Verb::Rng(args) => rng::run(args, ctx),
+        Verb::Tell(args) => tell::run(args, ctx),
     }
 }
