@@ -201,10 +201,7 @@ impl DigitalNet {
                 for part in group.chunks_exact_mut(columns) {
                     reader.read(part, cut);
                     if linear {
-                        scramble.draw(&mut rng);
-                        for column in part {
-                            *column = scramble.apply(*column);
-                        }
+                        scramble.scramble(self.isa, &mut rng, part);
                     }
                 }
                 match &interlace {

@@ -18,12 +18,35 @@ impl LinearScramble {
         Self { sums: [[0; 16]; 16], table_bits, bits }
     }
 
-    /// Draws a matrix: `bits` integers of `table_bits` bits.
-    pub(super) fn draw(&mut self, rng: &mut Sfc64) {
-        let mut rows = [0u64; 64];
-        for row in &mut rows[..self.bits as usize] {
-            *row = rng.bits(self.table_bits) << (64 - self.table_bits);
+    /// Draws a matrix, `bits` integers of `table_bits` bits, and multiplies columns of `table_bits` bits by it.
+    pub(super) fn scramble(&mut self, isa: Isa, rng: &mut Sfc64, columns: &mut [u64]) {
+        #[cfg(target_arch = "x86_64")]
+        super::x86::linear_scramble(isa, self, rng, columns);
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = isa;
+            self.scramble_on(rng, columns);
         }
+    }
+
+    /// [`scramble`](Self::scramble), compiled for the caller's level.
+    #[inline(always)]
+    pub(super) fn scramble_on(&mut self, rng: &mut Sfc64, columns: &mut [u64]) {
+        self.draw(rng);
+        for column in columns {
+            *column = self.apply(*column);
+        }
+    }
+
+    #[inline(always)]
+    fn draw(&mut self, rng: &mut Sfc64) {
+        let mut rows = [0u64; 64];
+        // A generator of its own can stay in registers.
+        let mut local = rng.clone();
+        for row in &mut rows[..self.bits as usize] {
+            *row = local.bits(self.table_bits) << (64 - self.table_bits);
+        }
+        *rng = local;
         for (k, row) in rows.iter_mut().enumerate().take(self.table_bits as usize) {
             let diagonal = 1 << (63 - k);
             *row = *row & !(diagonal | (diagonal - 1)) | diagonal;
@@ -40,8 +63,9 @@ impl LinearScramble {
         }
     }
 
-    /// The product with a column of `table_bits` bits.
-    pub(super) fn apply(&self, column: u64) -> u64 {
+    /// The product with a column.
+    #[inline(always)]
+    fn apply(&self, column: u64) -> u64 {
         let (mut rest, mut sum) = (column << (64 - self.table_bits), 0);
         for group in &self.sums {
             if rest == 0 {
@@ -56,6 +80,7 @@ impl LinearScramble {
 
 /// Transposes a 64 x 64 bit matrix, of whose rows only the first `keep` will be used; row 0 is the first word, column 0
 /// the most significant bit.
+#[inline(always)]
 fn transpose(rows: &mut [u64; 64], keep: usize) {
     let (mut width, mut mask) = (32, u64::MAX >> 32);
     while width > 0 {

@@ -16,7 +16,8 @@ use kc_core::{Isa, Level};
 use super::convert::{HALF_UNIT, Inner, Nearest, Output, Stores};
 use super::nested::hash::{self, Hash, Key};
 use super::portable;
-use super::scramble::{self, Interlace};
+use super::scramble::{self, Interlace, LinearScramble};
+use crate::rng::Sfc64;
 
 /// Values in a vector.
 pub(super) const LANES: usize = 4;
@@ -133,6 +134,19 @@ pub(super) fn hash(isa: Isa, hash: Hash, keys: &[Key], rows: &mut [u64]) {
     }
     // SAFETY: an Isa of a level above Portable was detected, so the processor has BMI2.
     unsafe { bmi2(hash, keys, rows) }
+}
+
+/// [`LinearScramble::scramble`], compiled for the level.
+pub(super) fn linear_scramble(isa: Isa, scramble: &mut LinearScramble, rng: &mut Sfc64, columns: &mut [u64]) {
+    #[target_feature(enable = "avx2,bmi2")]
+    fn avx2(scramble: &mut LinearScramble, rng: &mut Sfc64, columns: &mut [u64]) {
+        scramble.scramble_on(rng, columns);
+    }
+    if isa.level() == Level::Portable {
+        return scramble.scramble_on(rng, columns);
+    }
+    // SAFETY: an Isa of a level above Portable was detected, so the processor has AVX2 and BMI2.
+    unsafe { avx2(scramble, rng, columns) }
 }
 
 /// [`Interlace::each`]: bits spread by one instruction.
