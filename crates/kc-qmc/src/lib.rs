@@ -27,6 +27,6 @@ pub use netb::{Faure, FaureConfig, GeneralNet, GeneralNetConfig, Halton, HaltonC
 pub use rng::{Seed, Sfc64};
 pub use sequence::{Dims, Family, NusEngine, Order, Randomize, Sequence};
 pub use simple::{
-    Hammersley, HammersleyConfig, Iid, IidConfig, Korobov, KorobovConfig, Kronecker, KroneckerConfig, LatinHypercube,
-    LatinHypercubeConfig,
+    Hammersley, HammersleyConfig, Iid, IidConfig, Korobov, KorobovConfig, Kronecker, KroneckerConfig,
+    LatinHypercube, LatinHypercubeConfig,
 };

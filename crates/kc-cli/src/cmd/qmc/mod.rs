@@ -1,6 +1,11 @@
 //! `kc qmc`: quasi-Monte Carlo, one file per verb.
 
+mod evaluate;
+pub(crate) mod integrands;
+mod measures;
+pub(crate) mod named;
 mod rng;
+mod transform;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -17,11 +22,15 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Evaluate(evaluate::Args),
     Rng(rng::Args),
+    Transform(transform::Args),
 }
 
 pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
     match &args.verb {
+        Verb::Evaluate(args) => evaluate::run(args, ctx),
         Verb::Rng(args) => rng::run(args, ctx),
+        Verb::Transform(args) => transform::run(args, ctx),
     }
 }
