@@ -3,7 +3,11 @@
 mod ask;
 mod dialogue;
 mod discrepancy;
+mod evaluate;
+pub(crate) mod integrands;
 mod integrate;
+mod measures;
+pub(crate) mod named;
 mod points;
 mod problems;
 mod program;
@@ -11,6 +15,7 @@ mod rng;
 mod settings;
 mod table;
 mod tell;
+mod transform;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -34,6 +39,8 @@ enum Verb {
     Integrate(Box<integrate::Args>),
     Rng(rng::Args),
     Tell(tell::Args),
+    Evaluate(evaluate::Args),
+    Transform(transform::Args),
 }
 
 pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
@@ -45,5 +52,7 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
         Verb::Integrate(args) => integrate::run(args, ctx),
         Verb::Rng(args) => rng::run(args, ctx),
         Verb::Tell(args) => tell::run(args, ctx),
+        Verb::Evaluate(args) => evaluate::run(args, ctx),
+        Verb::Transform(args) => transform::run(args, ctx),
     }
 }
