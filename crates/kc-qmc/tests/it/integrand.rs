@@ -2,9 +2,10 @@
 
 use kc_core::{Error, Tensor};
 use kc_qmc::integrand::{
-    AsianMean, AsianRule, Barrier, BoxIntegral, Chain, Coefficients, Cubic3, FinancialOption, FourBranch2d, Genz,
-    GenzFamily, Hartmann6, ImportanceSampled, Ishigami, Keister, Linear0, LogisticRegression, Multimodal2d, NegExp,
-    OptionConfig, OptionKind, SensitivityIndices, Side, Sin1d, Subsets, Transformed, from_fn, vector_from_fn,
+    AsianMean, AsianRule, Barrier, BoxIntegral, Chain, Coefficients, Cubic3, FinancialOption, FourBranch2d,
+    Genz, GenzFamily, Hartmann6, ImportanceSampled, Ishigami, Keister, Linear0, LogisticRegression,
+    Multimodal2d, NegExp, OptionConfig, OptionKind, SensitivityIndices, Side, Sin1d, Subsets, Transformed,
+    from_fn, vector_from_fn,
 };
 use kc_qmc::measure::{Covariance, Decomposition, Distribution, Gaussian, Lebesgue, Marginals, Uniform};
 use kc_qmc::{Integrand, Measure};
@@ -49,7 +50,8 @@ fn option(dim: usize, parameters: &Value) -> Box<dyn Integrand> {
         _ => OptionKind::Asian,
     };
     config.side = if word("call_put") == "PUT" { Side::Put } else { Side::Call };
-    config.mean = if word("asian_mean") == "GEOMETRIC" { AsianMean::Geometric } else { AsianMean::Arithmetic };
+    config.mean =
+        if word("asian_mean") == "GEOMETRIC" { AsianMean::Geometric } else { AsianMean::Arithmetic };
     let right = word("asian_mean_quadrature_rule") == "RIGHT";
     config.rule = if right { AsianRule::Right } else { AsianRule::Trapezoidal };
     config.barrier = if word("barrier_in_out") == "OUT" { Barrier::Out } else { Barrier::In };
@@ -166,7 +168,11 @@ fn exact_integrals_of_the_small_functions() {
     near(&Ishigami::on_cube(7.0, 0.1).unwrap(), &[Ishigami::exact(7.0)], 1e-2);
     near(&Cubic3::new(4).unwrap(), &Cubic3::EXACT, 1e-3);
     // Box integrals in three dimensions, of which the first two are Robbins' and Bailey's constants.
-    near(&BoxIntegral::new(3, &[1.0, -1.0, 0.0, 2.0]).unwrap(), &[0.960_591_956, 1.190_038_682, 1.0, 1.0], 1e-4);
+    near(
+        &BoxIntegral::new(3, &[1.0, -1.0, 0.0, 2.0]).unwrap(),
+        &[0.960_591_956, 1.190_038_682, 1.0, 1.0],
+        1e-4,
+    );
 }
 
 #[test]
@@ -225,7 +231,8 @@ fn importance_sampling_gives_the_golden_values() {
 fn chains_multiply_their_jacobians() {
     // The mean of t^2 under N(0, 1), by Kumaraswamy points that go through a wider normal.
     let chain = Chain::new(vec![
-        Box::new(Marginals::iid(1, Distribution::Kumaraswamy { a: 1.2, b: 1.1 }).unwrap()) as Box<dyn Measure>,
+        Box::new(Marginals::iid(1, Distribution::Kumaraswamy { a: 1.2, b: 1.1 }).unwrap())
+            as Box<dyn Measure>,
         Box::new(Gaussian::iid(1, 0.0, 1.5).unwrap()),
     ])
     .unwrap();
@@ -239,7 +246,8 @@ fn chains_multiply_their_jacobians() {
 fn ranges_that_do_not_match_are_refused() {
     let gaussian = || Gaussian::iid(1, 0.0, 1.0).unwrap();
     let g = || from_fn(1, |t: &[f64]| t[0]);
-    let refused = |result: Result<(), Error>| assert!(matches!(result, Err(Error::Argument { .. })), "{result:?}");
+    let refused =
+        |result: Result<(), Error>| assert!(matches!(result, Err(Error::Argument { .. })), "{result:?}");
     let links: Vec<Box<dyn Measure>> = vec![Box::new(gaussian()), Box::new(gaussian())];
     refused(Chain::new(links).map(|_| ()));
     refused(ImportanceSampled::new(gaussian(), Uniform::unit(1).unwrap(), g()).map(|_| ()));
@@ -317,7 +325,8 @@ fn sensitivity_indices_of_ishigami_are_exact() {
         }
     }
     let golden = golden_json("qmcpy/cub_cases.json");
-    let case = golden.as_array().unwrap().iter().find(|case| case["integrand"] == "sensitivity(ishigami)").unwrap();
+    let case =
+        golden.as_array().unwrap().iter().find(|case| case["integrand"] == "sensitivity(ishigami)").unwrap();
     let want = numbers(&case["exact"]);
     for j in 0..3 {
         let subset = [0, 1, 2].map(|k| k == j);
