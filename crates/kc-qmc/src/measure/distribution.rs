@@ -466,6 +466,13 @@ impl Distribution {
                     loc + scale * (1.0 - (upper * (1.0 - c)).sqrt())
                 }
             }
+            D::TruncatedNormal { low, high, .. } if u == 0.0 || u == 1.0 => {
+                if u == 0.0 {
+                    low
+                } else {
+                    high
+                }
+            }
             D::TruncatedNormal { mean, sd, low, high } => {
                 let (a, b) = ((low - mean) / sd, (high - mean) / sd);
                 // From the side on which probabilities are small.
