@@ -146,7 +146,8 @@ impl Table {
                 let (base, dims) = (lines.base()?, lines.dims()?);
                 let degree = lines.exponent(base, None)?;
                 let whole = power(base, degree);
-                let top = u64::try_from(whole.saturating_mul(base.into()).saturating_sub(1)).unwrap_or(u64::MAX);
+                let top =
+                    u64::try_from(whole.saturating_mul(base.into()).saturating_sub(1)).unwrap_or(u64::MAX);
                 let least = u64::try_from(whole).unwrap_or(u64::MAX);
                 let modulus = lines.number(least, top, "a polynomial of that degree")?;
                 Table::PolynomialLattice { base, degree, modulus, generators: lines.column(dims, least)? }
@@ -333,7 +334,12 @@ impl Table {
                 let bits = SOBOL_BITS as usize;
                 let mut values: Vec<u64> = (0..SOBOL_BITS).map(|k| 1 << (SOBOL_BITS - 1 - k)).collect();
                 values.extend(directions.iter().flat_map(Direction::columns));
-                GeneratingMatrices::with_bits([1, directions.len() + 1, bits], values, SOBOL_BITS, BitOrder::Msb)
+                GeneratingMatrices::with_bits(
+                    [1, directions.len() + 1, bits],
+                    values,
+                    SOBOL_BITS,
+                    BitOrder::Msb,
+                )
             }
             _ => Err(self.is_no("a net in base 2")),
         }

@@ -38,7 +38,8 @@ fn line(case: &Value) -> Vec<String> {
     }
     let randomize = text("randomize");
     if !randomize.is_empty() && randomize != "TRUE" {
-        let name = if randomize == "FALSE" { "none".to_owned() } else { randomize.to_lowercase().replace(' ', "-") };
+        let name =
+            if randomize == "FALSE" { "none".to_owned() } else { randomize.to_lowercase().replace(' ', "-") };
         if name == "nus" && ["sobol", "dnet"].contains(&generator) {
             add("--nus-engine", "trie".to_owned());
         }
@@ -96,7 +97,18 @@ fn every_golden_sequence_comes_out_of_the_program() {
 fn shapes_types_and_threads() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path();
-    let points = ["qmc", "points", "--gen", "halton", "--dims", "3,0", "--n", "100", "--seed", "12345678901234567890123"];
+    let points = [
+        "qmc",
+        "points",
+        "--gen",
+        "halton",
+        "--dims",
+        "3,0",
+        "--n",
+        "100",
+        "--seed",
+        "12345678901234567890123",
+    ];
     let with = |more: &[&str]| kc_ok(dir, &[&points[..], more].concat());
     with(&["--out", "one.npy", "--threads", "1"]);
     with(&["--out", "two.npy", "--threads", "3"]);
@@ -111,7 +123,11 @@ fn shapes_types_and_threads() {
     assert_eq!((set.shape(), set.as_slice()), ([1, 100, 2], one.as_slice()));
     let single: Tensor<f32, 2> = stored(&dir.join("single.npy"));
     assert!(single.as_slice().iter().zip(one.as_slice()).all(|(a, &b)| *a == b as f32));
-    let empty = kc_json(dir, &["qmc", "points", "--gen", "iid", "--dim", "2", "--n", "0", "--out", "e.npy", "--json", "e.json"], "e.json");
+    let empty = kc_json(
+        dir,
+        &["qmc", "points", "--gen", "iid", "--dim", "2", "--n", "0", "--out", "e.npy", "--json", "e.json"],
+        "e.json",
+    );
     assert_eq!(empty["shape"], serde_json::json!([0, 2]));
 }
 
@@ -119,16 +135,23 @@ fn shapes_types_and_threads() {
 fn doubtful_choices_are_warned_of() {
     let folder = tempfile::tempdir().expect("a folder");
     let warned = |line: &[&str], message: &str| {
-        let output = kc(folder.path(), &[&["qmc", "points", "--out", "x.npy", "--n", "8"][..], line].concat());
+        let output =
+            kc(folder.path(), &[&["qmc", "points", "--out", "x.npy", "--n", "8"][..], line].concat());
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success() && stderr.contains("warning: ") && stderr.contains(message), "{stderr}");
+        assert!(
+            output.status.success() && stderr.contains("warning: ") && stderr.contains(message),
+            "{stderr}"
+        );
     };
     warned(&["--gen", "lattice", "--dim", "2", "--randomize", "none"], "origin");
     warned(&["--gen", "sobol", "--dim", "2", "--randomize", "lms"], "origin");
     warned(&["--gen", "sobol", "--dim", "2", "--order", "gray"], "Gray order");
     warned(&["--gen", "hammersley", "--dim", "2"], "origin");
     warned(&["--gen", "kronecker", "--dim", "14"], "richtmyer");
-    let quiet = kc(folder.path(), &["qmc", "points", "-q", "--gen", "hammersley", "--dim", "2", "--n", "8", "--out", "x.npy"]);
+    let quiet = kc(
+        folder.path(),
+        &["qmc", "points", "-q", "--gen", "hammersley", "--dim", "2", "--n", "8", "--out", "x.npy"],
+    );
     assert!(quiet.stderr.is_empty());
 }
 
@@ -137,7 +160,8 @@ fn bad_input_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path();
     let fails = |line: &str, code: i32, message: &str| {
-        let words: Vec<&str> = ["qmc", "points", "--out", "x.npy"].into_iter().chain(line.split(' ')).collect();
+        let words: Vec<&str> =
+            ["qmc", "points", "--out", "x.npy"].into_iter().chain(line.split(' ')).collect();
         kc_fails(dir, &words, code, message);
     };
     fails("--gen sobol --dim 0 --n 8", 1, "dims: expected 1 to 21201 distinct dimensions, got 0");
@@ -185,7 +209,8 @@ fn tables_of_the_user() {
     let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).expect("written");
     write("l.txt", "# lattice\n# Kuo's\n3 # dimensions\n1048576 # 2^20\n1\n182667\n469891\n");
     write("n.txt", "# dnet\n3\n2\n2\n3\n9 3\n18 6\n");
-    let table = kc_json(dir, &["qmc", "table", "--in", "l.txt", "--out", "l.npy", "--json", "t.json"], "t.json");
+    let table =
+        kc_json(dir, &["qmc", "table", "--in", "l.txt", "--out", "l.npy", "--json", "t.json"], "t.json");
     assert_eq!((&table["format"], &table["dims"]), (&"lattice".into(), &3.into()));
     assert_eq!(stored::<u64, 1>(&dir.join("l.npy")).as_slice(), [1, 182_667, 469_891]);
     kc_ok(dir, &["qmc", "table", "--in", "l.npy", "--n", "1048576", "--out", "again.txt"]);
@@ -193,7 +218,8 @@ fn tables_of_the_user() {
     assert_eq!(stored::<u64, 1>(&dir.join("again.npy")).as_slice(), [1, 182_667, 469_891]);
 
     let points = |table: &str, out: &str| {
-        let line = ["qmc", "points", "--gen", "lattice", "--dim", "3", "--n", "16", "--table", table, "--out", out];
+        let line =
+            ["qmc", "points", "--gen", "lattice", "--dim", "3", "--n", "16", "--table", table, "--out", out];
         kc_ok(dir, &line);
         stored::<f64, 2>(&dir.join(out))
     };
@@ -206,14 +232,18 @@ fn tables_of_the_user() {
     let want: Tensor<u64, 2> = golden_tensor("qmcpy/data_dnet_nx_s5_alpha2_m32.npy");
     assert_eq!(stored::<u64, 2>(&dir.join("nx.npy")).as_slice(), want.as_slice());
 
-    let net = ["qmc", "points", "--gen", "dnet", "--dim", "2", "--n", "9", "--table", "n.txt", "--out", "n.npy"];
+    let net =
+        ["qmc", "points", "--gen", "dnet", "--dim", "2", "--n", "9", "--table", "n.txt", "--out", "n.npy"];
     kc_ok(dir, &[&net[..], &["--randomize", "none", "-q"]].concat());
     let points = stored::<f64, 2>(&dir.join("n.npy"));
-    assert!((points.as_slice()[2] - 1.0 / 3.0).abs() < 1e-15 && (points.as_slice()[3] - 2.0 / 3.0).abs() < 1e-15);
+    assert!(
+        (points.as_slice()[2] - 1.0 / 3.0).abs() < 1e-15 && (points.as_slice()[3] - 2.0 / 3.0).abs() < 1e-15
+    );
 
     write("bad.txt", "# dnet\n2\n1\n2\n3\n8 1\n");
     kc_fails(dir, &["qmc", "table", "--in", "bad.txt", "--out", "o.npy"], 1, "bad.txt: line 6: column 1");
-    let line = ["qmc", "points", "--gen", "dnet", "--dim", "1", "--n", "4", "--table", "bad.txt", "--out", "o.npy"];
+    let line =
+        ["qmc", "points", "--gen", "dnet", "--dim", "1", "--n", "4", "--table", "bad.txt", "--out", "o.npy"];
     kc_fails(dir, &line, 1, "line 6: column 1: expected an integer below 8, got 8");
     std::fs::write(dir.join("raw.txt"), [b'#', b' ', 0xFF]).expect("written");
     kc_fails(dir, &["qmc", "table", "--in", "raw.txt", "--out", "o.npy"], 1, "UTF-8");
@@ -231,11 +261,13 @@ fn discrepancies_are_scipys() {
     for (kind, name) in [("l2-star", "L2-star"), ("cd", "CD"), ("wd", "WD"), ("md", "MD")] {
         let line = ["qmc", "discrepancy", "--in", "x.npy", "--kind", kind, "--out", "d.json"];
         let got = kc_json(dir, &line, "d.json");
-        let (value, want) = (got["value"].as_f64().expect("a number"), want["scipy"][name].as_f64().expect("a number"));
+        let (value, want) =
+            (got["value"].as_f64().expect("a number"), want["scipy"][name].as_f64().expect("a number"));
         assert!((value - want).abs() < 1e-12, "{kind}: {value} {want}");
         assert_eq!((&got["kind"], &got["n"], &got["dims"]), (&kind.into(), &64.into(), &4.into()));
     }
-    let sets = kc_json(dir, &["qmc", "discrepancy", "--in", "r.npy", "--kind", "md", "--out", "d.json"], "d.json");
+    let sets =
+        kc_json(dir, &["qmc", "discrepancy", "--in", "r.npy", "--kind", "md", "--out", "d.json"], "d.json");
     assert_eq!(sets["value"].as_array().expect("a list").len(), 2);
     let line = ["qmc", "discrepancy", "--in", "x.npy", "--kind", "cd"];
     kc_ok(dir, &[&line[..], &["--weights", "1,0.5,0.25,0"]].concat());

@@ -122,7 +122,8 @@ pub fn discrepancy_with(
     let add = |a: [f64; 2], b: [f64; 2]| [a[0] + b[0], a[1] + b[1]];
     let sums = par::map_reduce(blocks, 1, |range| range.map(row).fold([0.0; 2], add), add);
     let [single, double] = sums.unwrap_or([0.0; 2]);
-    let constant: f64 = columns.weights.iter().map(|&g| columns.base + g * portable::constant(kind)).product();
+    let constant: f64 =
+        columns.weights.iter().map(|&g| columns.base + g * portable::constant(kind)).product();
     let square = constant - 2.0 / n * single + double / (n * n);
     // Rounding can leave a little less than nothing.
     Ok(if kind == Kind::L2Star { square.max(0.0).sqrt() } else { square })

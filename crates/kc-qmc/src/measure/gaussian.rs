@@ -5,6 +5,7 @@ use std::f64::consts::PI;
 use kc_core::{Error, Isa, Result};
 
 use super::linear::affine;
+use super::student::symmetrised;
 use super::{Measure, broadcast, density_rows, diagonal, dimension, endpoints, parameter, rows};
 use crate::small::{cholesky, eigen_symmetric};
 use crate::special::normal_quantiles;
@@ -155,15 +156,7 @@ impl Gaussian {
 
     fn dependent(mean: Vec<f64>, matrix: Vec<f64>, decomposition: Decomposition) -> Result<Self> {
         let n = mean.len();
-        if matrix.len() != n * n {
-            let expected = format!("{n} x {n} values");
-            return Err(Error::shape("gaussian.covariance", expected, &[matrix.len()]));
-        }
-        if let Some(at) = kc_core::math::first_non_finite(&matrix) {
-            return Err(Error::not_finite("gaussian.covariance", &[at / n, at % n], matrix[at]));
-        }
-        let symmetric: Vec<f64> =
-            (0..n * n).map(|at| 0.5 * matrix[at] + 0.5 * matrix[at % n * n + at / n]).collect();
+        let symmetric = symmetrised("gaussian.covariance", &matrix, n)?;
         let (factor, volume_log) = match decomposition {
             Decomposition::Cholesky => {
                 let l = cholesky("gaussian.covariance", &symmetric, n)?;

@@ -1,16 +1,28 @@
 //! True measures: maps from the unit cube to the distribution that an expectation is taken under.
 
 mod brownian;
+mod copula;
+mod distribution;
 mod gaussian;
 mod lebesgue;
 mod linear;
+mod marginals;
+mod matern;
+mod rejection;
+mod student;
 mod uniform;
 
 use kc_core::{Error, Result};
 
 pub use brownian::{BridgeOrder, BrownianConfig, BrownianMotion, GeometricBrownianMotion, OutputOrder};
+pub use copula::{Copula, CopulaMeasure};
+pub use distribution::Distribution;
 pub use gaussian::{Covariance, Decomposition, Gaussian};
 pub use lebesgue::Lebesgue;
+pub use marginals::{Marginals, ProductMeasure, UniformTriangle};
+pub use matern::{MaternConfig, matern_correlation, matern_gp};
+pub use rejection::{AcceptanceRejection, Accepted, RejectionConfig};
+pub use student::StudentT;
 pub use uniform::Uniform;
 
 /// A probability measure that uniform points can be mapped to.

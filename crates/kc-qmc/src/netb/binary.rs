@@ -34,7 +34,11 @@ impl Binary {
         let digits = coordinate.significant().min(MOST_DIGITS);
         let place = |k: usize| 63 - k as u32;
         let number = |column: &[u16]| {
-            column.iter().take(digits).enumerate().fold(0, |sum, (k, &digit)| sum | u64::from(digit) << place(k))
+            column
+                .iter()
+                .take(digits)
+                .enumerate()
+                .fold(0, |sum, (k, &digit)| sum | u64::from(digit) << place(k))
         };
         let columns: Vec<u64> = (0..matrix.columns()).map(|c| number(matrix.column(c))).collect();
         let (first, high) = columns.split_at(columns.len().min(LOW));
@@ -86,7 +90,8 @@ impl Binary {
             }
             for (value, low) in groups.into_remainder().iter_mut().zip(points.remainder()) {
                 let x = low ^ high;
-                let add = |sum, &(place, power)| sum + f64::from_bits(power & 0u64.wrapping_sub(x >> place & 1));
+                let add =
+                    |sum, &(place, power)| sum + f64::from_bits(power & 0u64.wrapping_sub(x >> place & 1));
                 *value = self.rest.iter().fold(exact(x), add);
             }
             out = later;

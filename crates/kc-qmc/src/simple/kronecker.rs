@@ -103,8 +103,13 @@ impl Kronecker {
         let dims = config.dims.resolve(available)?;
         check_replications(config.replications, dims.len())?;
         let randomized = is_shifted(config.randomize, config.replications)?;
-        let shifts =
-            draw_shifts(&mut config.seed.rng(), config.replications, dims.len(), randomized, config.shifts.as_deref())?;
+        let shifts = draw_shifts(
+            &mut config.seed.rng(),
+            config.replications,
+            dims.len(),
+            randomized,
+            config.shifts.as_deref(),
+        )?;
         let last = dims.iter().max().map_or(0, |last| last + 1);
         let root = |prime: u32| f64::from(prime).sqrt().fract();
         let table = match &config.vector {

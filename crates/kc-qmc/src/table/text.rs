@@ -70,7 +70,11 @@ impl<'a> Lines<'a> {
             }
         }
         let Some(format) = format else {
-            return Err(Error::parse_line(source, last, "column 1: expected # and the name of a format, got nothing"));
+            return Err(Error::parse_line(
+                source,
+                last,
+                "column 1: expected # and the name of a format, got nothing",
+            ));
         };
         Ok((format, Self { source, lines: lines.into_iter(), last }))
     }
@@ -96,7 +100,12 @@ impl<'a> Lines<'a> {
         line.ok_or_else(|| self.error(self.last, 1, format_args!("expected {what}, but the file ends here")))
     }
 
-    fn parse<T: std::str::FromStr>(&self, line: Line<'_>, (column, word): (usize, &str), what: &str) -> Result<T> {
+    fn parse<T: std::str::FromStr>(
+        &self,
+        line: Line<'_>,
+        (column, word): (usize, &str),
+        what: &str,
+    ) -> Result<T> {
         word.parse().map_err(|_| {
             let shown: String = word.chars().take(40).collect();
             self.error(line.number, column, format_args!("expected {what}, got {shown}"))
@@ -109,7 +118,9 @@ impl<'a> Lines<'a> {
         let mut words = line.words();
         match (words.next(), words.next()) {
             (Some(word), None) => Ok((line, word)),
-            (_, Some((column, _))) => Err(self.error(line.number, column, format_args!("expected only {what}"))),
+            (_, Some((column, _))) => {
+                Err(self.error(line.number, column, format_args!("expected only {what}")))
+            }
             (None, None) => Err(self.error(line.number, 1, format_args!("expected {what}"))),
         }
     }
@@ -142,7 +153,8 @@ impl<'a> Lines<'a> {
         let what = "an exponent k from 1 to 64, or the base to that power";
         let (line, word) = self.single(what)?;
         let value: u128 = self.parse(line, word, what)?;
-        let width = data.and_then(|at| self.lines.as_slice().get(at)).map_or(0, |line| line.words().count() as u32);
+        let width =
+            data.and_then(|at| self.lines.as_slice().get(at)).map_or(0, |line| line.words().count() as u32);
         let exponent = match value {
             1..=64 if value != width.into() && super::power(base, width) == value => Some(width),
             1..=64 => Some(value as u32),
@@ -179,7 +191,11 @@ impl<'a> Lines<'a> {
             let count = values.len() - before;
             let width = *width.get_or_insert(count);
             if count != width {
-                return Err(self.error(line.number, end, format_args!("expected {width} numbers, got {count}")));
+                return Err(self.error(
+                    line.number,
+                    end,
+                    format_args!("expected {width} numbers, got {count}"),
+                ));
             }
         }
         Ok(values)
@@ -206,7 +222,11 @@ impl<'a> Lines<'a> {
         let mut known = polynomials::Primitive::new();
         while let Some(line) = self.lines.next() {
             if directions.len() + 2 > MOST_DIMS {
-                return Err(self.error(line.number, 1, format_args!("expected at most {MOST_DIMS} dimensions")));
+                return Err(self.error(
+                    line.number,
+                    1,
+                    format_args!("expected at most {MOST_DIMS} dimensions"),
+                ));
             }
             let mut numbers = Vec::new();
             let mut end = 1;
@@ -219,7 +239,11 @@ impl<'a> Lines<'a> {
             }
             let inner = if whole {
                 let [(at_dim, dim), (at_degree, degree), (at_inner, inner), ..] = numbers[..] else {
-                    return Err(self.error(line.number, end, "expected dimension, degree, polynomial and numbers"));
+                    return Err(self.error(
+                        line.number,
+                        end,
+                        "expected dimension, degree, polynomial and numbers",
+                    ));
                 };
                 if dim != directions.len() as u64 + 2 {
                     let message = format_args!("expected dimension {}, got {dim}", directions.len() + 2);
@@ -227,7 +251,8 @@ impl<'a> Lines<'a> {
                 }
                 numbers.drain(..3);
                 if !(1..=u64::from(SOBOL_BITS)).contains(&degree) || degree != numbers.len() as u64 {
-                    let message = format_args!("expected the degree {} of the numbers, got {degree}", numbers.len());
+                    let message =
+                        format_args!("expected the degree {} of the numbers, got {degree}", numbers.len());
                     return Err(self.error(line.number, at_degree, message));
                 }
                 if inner >> (degree - 1) != 0 {
@@ -237,7 +262,11 @@ impl<'a> Lines<'a> {
                 inner
             } else {
                 let Some((degree, inner)) = known.next() else {
-                    return Err(self.error(line.number, 1, "expected no more dimensions than polynomials are known"));
+                    return Err(self.error(
+                        line.number,
+                        1,
+                        "expected no more dimensions than polynomials are known",
+                    ));
                 };
                 if degree as usize != numbers.len() {
                     let message = format_args!("expected {degree} numbers, the degree of the polynomial");
@@ -251,7 +280,8 @@ impl<'a> Lines<'a> {
                     return Err(self.error(line.number, column, message));
                 }
             }
-            directions.push(Direction { inner, numbers: numbers.into_iter().map(|(_, number)| number).collect() });
+            directions
+                .push(Direction { inner, numbers: numbers.into_iter().map(|(_, number)| number).collect() });
         }
         Ok(directions)
     }

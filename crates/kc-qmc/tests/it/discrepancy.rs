@@ -50,7 +50,9 @@ fn every_level_follows_the_definition() {
                 for weights in [None, Some(&weights[..])] {
                     let want = reference::discrepancy(&x, d, kind, weights);
                     each_isa(|isa| close(discrepancy_with(isa, points, kind, weights).unwrap(), want, 1e-11));
-                    same_on_any_pool(|| discrepancy_with(kc_core::Isa::best(), points, kind, weights).unwrap().to_bits());
+                    same_on_any_pool(|| {
+                        discrepancy_with(kc_core::Isa::best(), points, kind, weights).unwrap().to_bits()
+                    });
                 }
             }
         }
@@ -61,7 +63,8 @@ fn every_level_follows_the_definition() {
 fn weights_of_nothing_leave_coordinates_out() {
     let x: Vec<f64> = random(3 * 40, 5);
     let without: Vec<f64> = x.chunks(3).flat_map(|row| [row[0], row[2]]).collect();
-    let (all, some) = (TensorView::from_slice([40, 3], &x).unwrap(), TensorView::from_slice([40, 2], &without).unwrap());
+    let (all, some) =
+        (TensorView::from_slice([40, 3], &x).unwrap(), TensorView::from_slice([40, 2], &without).unwrap());
     for kind in KINDS {
         let got = weighted_discrepancy(all, kind, &[1.0, 0.0, 0.5]).unwrap();
         close(got, weighted_discrepancy(some, kind, &[1.0, 0.5]).unwrap(), 1e-11);
@@ -81,7 +84,9 @@ fn strided_points_are_read_in_place() {
 /// `lattice_p` as a sum over frequencies of the dual lattice would have it, by its kernel in plain loops.
 fn p_by_definition(alpha: u32, n: u64, z: &[u64], weights: &[f64]) -> f64 {
     let kernel = |x: f64| {
-        (1..20_000).map(|h| 2.0 * (std::f64::consts::TAU * h as f64 * x).cos() / f64::from(h).powi(alpha as i32)).sum::<f64>()
+        (1..20_000)
+            .map(|h| 2.0 * (std::f64::consts::TAU * h as f64 * x).cos() / f64::from(h).powi(alpha as i32))
+            .sum::<f64>()
     };
     let term = |k: u64| -> f64 {
         z.iter().zip(weights).map(|(z, w)| 1.0 + w * kernel((k * z % n) as f64 / n as f64)).product()
@@ -129,7 +134,11 @@ fn the_fast_search_finds_the_same() {
     let weights: Vec<f64> = (1..=6).map(|j| 0.9f64.powi(j)).collect();
     for n in [16u64, 17, 19, 31, 32, 97, 128, 257, 499, 512, 1024, 2003] {
         for alpha in [2, 4] {
-            assert_eq!(cbc(alpha, n, &weights).unwrap(), plain_cbc(alpha, n, &weights).unwrap(), "{n} {alpha}");
+            assert_eq!(
+                cbc(alpha, n, &weights).unwrap(),
+                plain_cbc(alpha, n, &weights).unwrap(),
+                "{n} {alpha}"
+            );
         }
     }
     // Far beyond what plain sums could do in a test.

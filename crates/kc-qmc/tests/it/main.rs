@@ -2,8 +2,8 @@
 
 mod cases;
 mod cubature;
-mod integrand;
 mod discrepancy;
+mod integrand;
 mod lattice;
 mod measure;
 mod net2;

@@ -1,11 +1,14 @@
 //! The text formats: both ways, in every variant that occurs, and whatever else a file may hold.
 
 use kc_core::{Error, Position};
-use kc_qmc::table::Table;
-use kc_qmc::{DigitalNet, DigitalNetConfig, Dims, GeneralNet, GeneralNetConfig, Lattice, LatticeConfig, Randomize, Sequence};
 use kc_qmc::lattice::LatticeVector;
 use kc_qmc::net2::NetTable;
 use kc_qmc::netb::NetMatrices;
+use kc_qmc::table::Table;
+use kc_qmc::{
+    DigitalNet, DigitalNetConfig, Dims, GeneralNet, GeneralNetConfig, Lattice, LatticeConfig, Randomize,
+    Sequence,
+};
 
 /// One text of each format.
 const TEXTS: [&str; 9] = [
@@ -85,7 +88,8 @@ fn tables_make_points() {
     (config.table, config.randomize) = (NetTable::Matrices(table.to_matrices().unwrap()), Randomize::None);
     let points = DigitalNet::new(config).unwrap().points(0..8).unwrap();
     for j in 0..2 {
-        let mut column: Vec<u64> = points.as_slice().iter().skip(j).step_by(2).map(|x| (x * 8.0) as u64).collect();
+        let mut column: Vec<u64> =
+            points.as_slice().iter().skip(j).step_by(2).map(|x| (x * 8.0) as u64).collect();
         column.sort_unstable();
         assert_eq!(column, (0..8).collect::<Vec<_>>());
     }
@@ -152,8 +156,30 @@ fn mutated_texts_never_panic() {
         state ^= state << 17;
         (state >> 33) as usize % bound
     };
-    let pieces = ["#", "# dnet", "\n", " ", "-1", "0", "1", "2", "64", "65", "18446744073709551615", "99999999999999999999",
-        "4294967296", "1e9", ".", "é", "\u{feff}", "\t", "\r\n", "nan", "# sobol\n", "1048577"];
+    let pieces = [
+        "#",
+        "# dnet",
+        "\n",
+        " ",
+        "-1",
+        "0",
+        "1",
+        "2",
+        "64",
+        "65",
+        "18446744073709551615",
+        "99999999999999999999",
+        "4294967296",
+        "1e9",
+        ".",
+        "é",
+        "\u{feff}",
+        "\t",
+        "\r\n",
+        "nan",
+        "# sobol\n",
+        "1048577",
+    ];
     let (mut good, mut bad) = (0, 0);
     for round in 0..20_000 {
         let mut text: Vec<char> = TEXTS[round % TEXTS.len()].chars().collect();
@@ -178,7 +204,11 @@ fn mutated_texts_never_panic() {
             Ok(table) => {
                 good += 1;
                 assert_eq!(Table::parse(&table.to_text(), "again").unwrap(), table, "{text:?}");
-                let (_, _, _) = (table.to_vector().is_ok(), table.to_matrices().is_ok(), table.to_base_matrices().is_ok());
+                let (_, _, _) = (
+                    table.to_vector().is_ok(),
+                    table.to_matrices().is_ok(),
+                    table.to_base_matrices().is_ok(),
+                );
             }
             Err(Error::Parse { .. }) => bad += 1,
             Err(other) => panic!("{text:?}: {other}"),

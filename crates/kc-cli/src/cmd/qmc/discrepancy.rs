@@ -54,7 +54,10 @@ pub(crate) fn run(args: &Args, _ctx: &Ctx) -> Result<Answer> {
         Some(weights) => weighted_discrepancy(points, kind, weights),
     };
     let mut answer = Answer::new();
-    answer.set("kind", args.kind.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned()));
+    answer.set(
+        "kind",
+        args.kind.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned()),
+    );
     let (shape, values) = match any.rank() {
         2 => {
             let points = any.to_f64::<2>("--in")?;
@@ -63,7 +66,8 @@ pub(crate) fn run(args: &Args, _ctx: &Ctx) -> Result<Answer> {
         3 => {
             let points = any.to_f64::<3>("--in")?;
             let [sets, n, dims] = points.shape();
-            let set = |l| one(TensorView::from_slice([n, dims], &points.as_slice()[l * n * dims..][..n * dims])?);
+            let set =
+                |l| one(TensorView::from_slice([n, dims], &points.as_slice()[l * n * dims..][..n * dims])?);
             ([n, dims], (0..sets).map(set).collect::<Result<Vec<f64>, Error>>()?)
         }
         _ => return Err(Error::shape("--in", "(n, dims) or (replications, n, dims)", any.shape()).into()),

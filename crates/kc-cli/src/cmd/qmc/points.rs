@@ -12,9 +12,10 @@ use kc_qmc::netb::NetMatrices;
 use kc_qmc::simple::KroneckerVector;
 use kc_qmc::table::Table;
 use kc_qmc::{
-    DigitalNet, DigitalNetConfig, Dims, Faure, FaureConfig, GeneralNet, GeneralNetConfig, Halton, HaltonConfig,
-    Hammersley, HammersleyConfig, Iid, IidConfig, Korobov, KorobovConfig, Kronecker, KroneckerConfig, Lattice,
-    LatticeConfig, LatinHypercube, LatinHypercubeConfig, NusEngine, Order, Randomize, Seed, Sequence,
+    DigitalNet, DigitalNetConfig, Dims, Faure, FaureConfig, GeneralNet, GeneralNetConfig, Halton,
+    HaltonConfig, Hammersley, HammersleyConfig, Iid, IidConfig, Korobov, KorobovConfig, Kronecker,
+    KroneckerConfig, LatinHypercube, LatinHypercubeConfig, Lattice, LatticeConfig, NusEngine, Order,
+    Randomize, Seed, Sequence,
 };
 use serde_json::json;
 

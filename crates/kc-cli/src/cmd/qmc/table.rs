@@ -47,13 +47,15 @@ pub(super) fn load(file: &str) -> Result<Loaded> {
         return Err(Error::too_large(file.to_owned(), size, MOST_BYTES, "bytes").into());
     }
     let bytes = std::fs::read(file).with_context(|| file.to_owned())?;
-    let text = String::from_utf8(bytes)
-        .map_err(|error| Error::parse_byte(file, error.utf8_error().valid_up_to() as u64, "expected text in UTF-8"))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        Error::parse_byte(file, error.utf8_error().valid_up_to() as u64, "expected text in UTF-8")
+    })?;
     Ok(Loaded::Text(Table::parse(&text, file)?))
 }
 
 fn is_array(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "npy" || extension == "npz" || extension == "safetensors")
+    path.extension()
+        .is_some_and(|extension| extension == "npy" || extension == "npz" || extension == "safetensors")
 }
 
 /// Shape and values of an array of integers that are not negative.
@@ -64,9 +66,10 @@ pub(super) fn integers(file: &str) -> Result<(Vec<usize>, Vec<u64>)> {
     macro_rules! read {
         ($($dtype:ident $kind:ty),*) => {
             match any.dtype() {
-                $(DType::$dtype => any.bytes().as_chunks::<{ size_of::<$kind>() }>().0
-                    .iter()
-                    .map(|bytes| <$kind>::from_ne_bytes(*bytes))
+                $(DType::$dtype => any
+                    .bytes()
+                    .chunks_exact(size_of::<$kind>())
+                    .map(kc_core::bytemuck::pod_read_unaligned::<$kind>)
                     .map(|value| u64::try_from(value).map_err(|_| wrong(i128::from(value))))
                     .collect::<Result<Vec<u64>, Error>>()?,)*
                 other => return Err(Error::dtype("--table", "integers", other).into()),
