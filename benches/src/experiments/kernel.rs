@@ -5,8 +5,10 @@ use std::f64::consts::PI;
 use std::hint::black_box;
 
 use kc_core::{AnyTensor, Tensor};
+use kc_kernel::dsi::DsiKernel;
 use kc_kernel::gp::{DenseGp, FastGp, GpConfig, Loss};
-use kc_kernel::{DsiKernel, Kernel, KernelConfig, Points, SiKernel, Smoothness};
+use kc_kernel::si::SiKernel;
+use kc_kernel::{Kernel, KernelConfig, Points, Smoothness, gram};
 use kc_qmc::{DigitalNet, DigitalNetConfig, Lattice, LatticeConfig, Randomize};
 use serde_json::json;
 
@@ -93,7 +95,13 @@ fn interpolation(ctx: &mut Ctx) -> anyhow::Result<()> {
             found.push((f64::from(1 << log), error.sqrt() / norm));
         }
         let rate = slope(&found);
-        table.row([f64::from(alpha).into(), found[0].1.into(), found[5].1.into(), found[7].1.into(), rate.into()]);
+        table.row([
+            f64::from(alpha).into(),
+            found[0].1.into(),
+            found[5].1.into(),
+            found[7].1.into(),
+            rate.into(),
+        ]);
         ctx.claim(Claim {
             statement: format!("kernels of order {alpha} interpolate a smooth periodic function to their order"),
             paper: bound.into(),
@@ -157,7 +165,9 @@ fn growth(ctx: &mut Ctx) -> anyhow::Result<()> {
         });
     }
     let [lattice, net] = [lines.remove(0), lines.remove(0)];
-    for (name, line, paper) in [("shift-invariant", &lattice, 5e-4), ("digitally shift-invariant", &net, 7e-4)] {
+    for (name, line, paper) in
+        [("shift-invariant", &lattice, 5e-4), ("digitally shift-invariant", &net, 7e-4)]
+    {
         ctx.claim(Claim {
             statement: format!("seconds of a step for few points, {name} kernel"),
             paper: paper.into(),
@@ -181,11 +191,10 @@ fn dense_value(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.step("the dense likelihood");
     let mut gp = on_lattice(1 << 10)?;
     let fast = step(&mut gp, 1.3)?;
-    let y: Vec<f64> = {
-        let rows = (0..gp.len()).map(|i| sample(&gp.points().point(i)));
-        rows.collect()
-    };
-    let dense = DenseGp::new(gp.kernel().clone(), gp.points().clone(), &y, gp.noise())?.loss(Loss::Mll)?;
+    let x = reals("si", gp.len())?;
+    let y: Vec<f64> = x.as_slice().chunks_exact(DIM).map(sample).collect();
+    let matrix = gram(gp.kernel(), x.view(), x.view())?;
+    let dense = DenseGp::new(matrix.view(), gp.noise(), &y)?.mll();
     let difference = (fast / dense - 1.0).abs();
     ctx.claim(Claim {
         statement: "the fast likelihood is the dense one".into(),

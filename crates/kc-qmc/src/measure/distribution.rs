@@ -229,6 +229,13 @@ const FAMILIES: [Family; 20] = {
     ]
 };
 
+fn family(name: &str) -> Result<&'static Family> {
+    FAMILIES.iter().find(|(names, ..)| names.contains(&name)).ok_or_else(|| {
+        let known: Vec<&str> = FAMILIES.iter().map(|(names, ..)| names[0]).collect();
+        Error::argument("marginal", format!("one of {}", known.join(", ")), name)
+    })
+}
+
 impl FromStr for Distribution {
     type Err = Error;
 
@@ -240,12 +247,8 @@ impl FromStr for Distribution {
                 None => return Err(Error::argument("marginal", "NAME(p, k=v, ..)", text)),
             },
         };
-        let Some((names, parameters, make)) = FAMILIES.iter().find(|(names, ..)| names.contains(&name))
-        else {
-            let known = FAMILIES.map(|(names, ..)| names[0]).join(", ");
-            return Err(Error::argument("marginal", format!("one of {known}"), name));
-        };
-        let mut values: Vec<Option<f64>> = parameters.iter().map(|(_, default)| *default).collect();
+        let (_, parameters, _) = family(name)?;
+        let mut values = vec![None; parameters.len()];
         for (place, part) in arguments.split(',').map(str::trim).filter(|part| !part.is_empty()).enumerate() {
             let (at, value) = match part.split_once('=') {
                 Some((key, value)) => {
@@ -253,24 +256,17 @@ impl FromStr for Distribution {
                 }
                 None => (Some(place), part),
             };
-            let expected = || {
-                let list: Vec<&str> = parameters.iter().map(|(name, _)| *name).collect();
-                format!("numbers for {}", list.join(", "))
-            };
             let slot = at.and_then(|at| values.get_mut(at));
             let (Some(slot), Ok(value)) = (slot, value.parse::<f64>()) else {
-                return Err(Error::argument(format!("marginal {}", names[0]), expected(), part));
+                let list: Vec<&str> = parameters.iter().map(|(name, _)| *name).collect();
+                let expected = format!("numbers for {}", list.join(", "));
+                return Err(Error::argument(format!("marginal {name}"), expected, part));
             };
             *slot = Some(value);
         }
-        let missing = parameters.iter().zip(&values).find(|(_, value)| value.is_none());
-        if let Some(((name, _), _)) = missing {
-            return Err(Error::argument(format!("marginal {}.{name}", names[0]), "a number", "nothing"));
-        }
-        let values: Vec<f64> = values.into_iter().flatten().collect();
-        let distribution = make(&values);
-        distribution.check()?;
-        Ok(distribution)
+        Self::named(name, |key| {
+            parameters.iter().position(|(name, _)| *name == key).and_then(|at| values[at])
+        })
     }
 }
 
@@ -278,6 +274,33 @@ impl FromStr for Distribution {
 type Rule = (&'static str, f64, &'static str, fn(f64) -> bool);
 
 impl Distribution {
+    /// The names of a family's parameters, in order.
+    ///
+    /// # Errors
+    /// `Argument` for an unknown name of a family.
+    pub fn parameters(name: &str) -> Result<Vec<&'static str>> {
+        Ok(family(name)?.1.iter().map(|(name, _)| *name).collect())
+    }
+
+    /// The distribution of a family, with the parameters that `value` gives and defaults for others.
+    ///
+    /// # Errors
+    /// `Argument` for an unknown name of a family, a parameter that is missing or out of its range.
+    pub fn named(name: &str, value: impl Fn(&str) -> Option<f64>) -> Result<Self> {
+        let (names, parameters, make) = family(name)?;
+        let values: Result<Vec<f64>> = parameters
+            .iter()
+            .map(|(key, default)| {
+                value(key)
+                    .or(*default)
+                    .ok_or_else(|| Error::argument(format!("{}.{key}", names[0]), "a number", "nothing"))
+            })
+            .collect();
+        let distribution = make(&values?);
+        distribution.check()?;
+        Ok(distribution)
+    }
+
     /// The family's first name.
     pub fn name(&self) -> &'static str {
         match self {
@@ -441,6 +464,13 @@ impl Distribution {
                     loc + scale * (u * c).sqrt()
                 } else {
                     loc + scale * (1.0 - (upper * (1.0 - c)).sqrt())
+                }
+            }
+            D::TruncatedNormal { low, high, .. } if u == 0.0 || u == 1.0 => {
+                if u == 0.0 {
+                    low
+                } else {
+                    high
                 }
             }
             D::TruncatedNormal { mean, sd, low, high } => {

@@ -21,9 +21,16 @@ impl Lebesgue {
         Ok(Self { range: vec![(f64::NEG_INFINITY, f64::INFINITY); dim] })
     }
 
-    /// Wherever `sampler` has values.
-    pub fn over(sampler: &impl Measure) -> Self {
-        Self { range: sampler.range() }
+    /// A box, given by the ends of each coordinate.
+    ///
+    /// # Errors
+    /// `Empty` without coordinates; `Argument` unless each lower end is below the upper one.
+    pub fn on(range: Vec<(f64, f64)>) -> Result<Self> {
+        dimension("lebesgue", range.len())?;
+        match range.iter().find(|(low, high)| !(low < high)) {
+            Some((low, high)) => Err(Error::argument("lebesgue.range", format!("more than {low}"), high)),
+            None => Ok(Self { range }),
+        }
     }
 }
 

@@ -145,6 +145,11 @@ impl Columns {
         }
     }
 
+    /// Bytes of the tables.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&self.low[..]) + size_of_val(&self.steps[..])
+    }
+
     /// All numbers of the table.
     pub(super) fn words(&self) -> impl Iterator<Item = u64> + '_ {
         self.low.iter().chain(&self.steps).copied()

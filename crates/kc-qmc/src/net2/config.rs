@@ -5,6 +5,7 @@ use std::fmt;
 use kc_core::{Error, Result};
 
 use super::NetTable;
+use crate::blocks::check_replications;
 use crate::rng::Seed;
 use crate::sequence::{Dims, Order, Randomize};
 
@@ -115,9 +116,7 @@ impl fmt::Display for NetWarning {
 /// Checks everything that does not need the table's numbers; the dimensions of the table that are used.
 pub(super) fn components(config: &DigitalNetConfig) -> Result<Vec<usize>> {
     let alpha = config.alpha;
-    if config.replications == 0 {
-        return Err(Error::argument("replications", "at least 1", 0));
-    }
+    check_replications(config.replications, 1)?;
     if !(1..=64).contains(&config.bits) {
         return Err(Error::argument("bits", "1 to 64", config.bits));
     }

@@ -51,6 +51,8 @@ use std::ops::Range;
 
 use kc_core::{Error, Isa, Result};
 
+use crate::blocks::{check_powers_of_two, count_rows, replications_need_randomization};
+use crate::fingerprint::Fingerprint;
 use crate::sequence::{Dims, Family, Order, Randomize, Sequence};
 
 mod columns;
@@ -129,8 +131,7 @@ impl DigitalNet {
             return Err(Error::shape("matrices", expected, &table.shape()));
         }
         if config.randomize == Randomize::None && sets != replications {
-            let expected = "one replication, or as many as the table has, without randomisation";
-            return Err(Error::argument("replications", expected, replications));
+            return Err(replications_need_randomization(replications));
         }
         let words = (replications as u64).saturating_mul(components.len() as u64 * columns as u64);
         if words > WORDS {
@@ -184,7 +185,7 @@ impl DigitalNet {
         let (width, alpha) = if nested { (config.alpha * dim, 1) } else { (dim, config.alpha) };
         let matrix_bits = if linear { bits } else { table_bits };
         let interlaced_bits = bits.min((alpha as u32).saturating_mul(matrix_bits));
-        let interlace = (alpha > 1).then(|| Interlace::new(alpha, matrix_bits, interlaced_bits));
+        let interlace = (alpha > 1).then(|| Interlace::new(self.isa, alpha, matrix_bits, interlaced_bits));
         self.bits = if config.randomize == Randomize::None { interlaced_bits } else { bits };
         let rise = self.bits - interlaced_bits;
 
@@ -192,6 +193,7 @@ impl DigitalNet {
         let mut scramble = LinearScramble::new(table_bits, bits);
         let mut matrix = vec![0; columns];
         let mut group = vec![0; alpha * columns];
+        let mut transposed = group.clone();
         for set in 0..sets {
             let mut reader = table.reader(set);
             let mut net = Columns::new(width, columns);
@@ -199,18 +201,18 @@ impl DigitalNet {
                 for part in group.chunks_exact_mut(columns) {
                     reader.read(part, cut);
                     if linear {
-                        scramble.draw(&mut rng);
-                        for column in part {
-                            *column = scramble.apply(*column);
-                        }
+                        scramble.scramble(self.isa, &mut rng, part);
                     }
                 }
                 match &interlace {
                     None => matrix.copy_from_slice(&group),
                     Some(interlace) => {
-                        for (k, column) in matrix.iter_mut().enumerate() {
-                            *column = interlace.apply(group.iter().skip(k).step_by(columns).copied());
+                        // Component by component becomes column by column.
+                        for (at, part) in transposed.iter_mut().enumerate() {
+                            *part = group[at % alpha * columns + at / alpha];
                         }
+                        matrix.clear();
+                        interlace.each(&transposed, |column| matrix.push(column));
                     }
                 }
                 for column in &mut matrix {
@@ -225,8 +227,9 @@ impl DigitalNet {
             self.shifts = (0..config.replications * dim).map(|_| rng.bits(bits)).collect();
         }
         if let Randomize::Nus(engine) = config.randomize {
-            let (r, alpha) = (config.replications, config.alpha);
-            self.nested = Some(Nested::new(engine, &mut config.seed, r, width, columns, bits, alpha));
+            let r = config.replications;
+            let interlace = (config.alpha > 1).then(|| Interlace::new(self.isa, config.alpha, bits, bits));
+            self.nested = Some(Nested::new(engine, &mut config.seed, r, width, columns, bits, interlace));
         }
     }
 
@@ -239,6 +242,12 @@ impl DigitalNet {
     /// What to know about this configuration.
     pub fn warnings(&self) -> &[NetWarning] {
         &self.warnings
+    }
+
+    /// Bytes that the tables take, and what nested scrambling remembers.
+    pub fn bytes(&self) -> usize {
+        let nested = self.nested.as_ref().map_or(0, Nested::bytes);
+        self.matrices.iter().map(Columns::bytes).sum::<usize>() + size_of_val(&self.shifts[..]) + nested
     }
 
     /// The settings.
@@ -257,23 +266,13 @@ impl DigitalNet {
 
     /// In natural order, points come in sets whose sizes are powers of 2.
     fn check_order(&self, rows: &Range<u64>) -> Result<()> {
-        let fits = |n: u64| n == 0 || n.is_power_of_two();
-        if self.config.order == Order::Natural && !(fits(rows.start) && fits(rows.end)) {
-            let expected = "ends that are 0 or powers of 2, in natural order (Gray order takes any)";
-            return Err(Error::argument("rows", expected, format!("{}..{}", rows.start, rows.end)));
-        }
-        Ok(())
+        if self.config.order == Order::Natural { check_powers_of_two(rows) } else { Ok(()) }
     }
 
     fn write<O: Output>(&mut self, rows: Range<u64>, out: &mut [O::Value], output: O) -> Result<()> {
-        let limit = self.limit();
-        if rows.start > rows.end || u128::from(rows.end) > limit {
-            let expected = format!("a range within 0..{limit}");
-            return Err(Error::argument("rows", expected, format!("{}..{}", rows.start, rows.end)));
-        }
-        let count = rows.end - rows.start;
+        let count = count_rows(&rows, self.limit())?;
         let (r, d) = (self.config.replications, self.dim);
-        if u128::from(count) * r as u128 * d as u128 != out.len() as u128 {
+        if count as u128 * r as u128 * d as u128 != out.len() as u128 {
             return Err(Error::shape("out", format!("({r}, {count}, {d}) values"), &[out.len()]));
         }
         if count == 0 {
@@ -289,7 +288,7 @@ impl DigitalNet {
         let piece = (PIECE / d as u64).max(1).next_power_of_two();
         let net = &*self;
         let mut jobs = Vec::new();
-        for (replication, mut out) in out.chunks_exact_mut(count as usize * d).enumerate() {
+        for (replication, mut out) in out.chunks_exact_mut(count * d).enumerate() {
             let mut at = rows.start;
             while at < rows.end {
                 let len = (rows.end - at).min(piece - at % piece);
@@ -346,7 +345,7 @@ impl DigitalNet {
         let width = nested.width();
         let mut digits = Vec::new();
         let mut out = out.iter_mut();
-        for rows in nested::batches(rows, width) {
+        for rows in nested.batches(rows) {
             digits.resize((rows.end - rows.start) as usize * width, 0);
             let mut at = 0;
             columns.each_block(rows, &[], |low, high| {
@@ -356,11 +355,11 @@ impl DigitalNet {
             nested.scramble(self.isa, replication, &mut digits);
             match nested.interlace() {
                 None => digits.iter().zip(out.by_ref()).for_each(|(&x, out)| *out = output.convert(x)),
-                Some(interlace) => {
-                    for (group, out) in digits.chunks_exact(width / self.dim).zip(out.by_ref()) {
-                        *out = output.convert(interlace.apply(group.iter().copied()));
+                Some(interlace) => interlace.each(&digits, |x| {
+                    if let Some(out) = out.next() {
+                        *out = output.convert(x);
                     }
-                }
+                }),
             }
         }
     }
@@ -394,18 +393,20 @@ impl Sequence for DigitalNet {
     fn fingerprint(&self) -> String {
         let DigitalNetConfig { seed, randomize, order, alpha, replications, table, interval, .. } =
             &self.config;
-        let words = self.matrices.iter().flat_map(Columns::words).chain(self.shifts.iter().copied());
-        let words = words.chain(self.nested.iter().flat_map(Nested::words));
-        let digest =
-            words.fold(0u64, |sum, word| (sum ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29));
-        format!(
-            "net2 {} dims {} seed {} {randomize:?} {order:?} alpha {alpha} bits {} replications {replications} \
-             {interval:?} digest {digest:016x}",
-            table.name(),
-            self.dim,
-            seed.name(),
-            self.bits,
-        )
+        Fingerprint::new("digital-net-base-2")
+            .field("table", table.name())
+            .field("dim", self.dim)
+            .field("seed", seed.name())
+            .field("randomize", format_args!("{randomize:?}"))
+            .field("order", format_args!("{order:?}"))
+            .field("alpha", alpha)
+            .field("bits", self.bits)
+            .field("replications", replications)
+            .field("interval", format_args!("{interval:?}"))
+            .integers("matrices", self.matrices.iter().flat_map(Columns::words))
+            .integers("shifts", self.shifts.iter().copied())
+            .integers("nested", self.nested.iter().flat_map(Nested::words))
+            .finish()
     }
 
     fn fill(&mut self, rows: Range<u64>, out: &mut [f64]) -> Result<()> {

@@ -83,6 +83,8 @@ impl KroneckerConfig {
 #[derive(Debug, Clone)]
 pub struct Kronecker {
     config: KroneckerConfig,
+    /// Dimensions of the table up to the last in use.
+    last: usize,
     alpha: Vec<f64>,
     shifts: Vec<f64>,
 }
@@ -121,12 +123,17 @@ impl Kronecker {
         if let Some(at) = table.iter().position(|alpha| !alpha.is_finite()) {
             return Err(Error::not_finite("vector", &[at], table[at]));
         }
-        Ok(Self { alpha: dims.iter().map(|&dim| table[dim]).collect(), shifts, config })
+        Ok(Self { last, alpha: dims.iter().map(|&dim| table[dim]).collect(), shifts, config })
     }
 
     /// What it was made from.
     pub fn config(&self) -> &KroneckerConfig {
         &self.config
+    }
+
+    /// True if [`KroneckerVector::Cbc`] had too few dimensions, so that the vector is Richtmyer's.
+    pub fn fell_back(&self) -> bool {
+        self.config.vector == KroneckerVector::Cbc && self.last > CBC.len()
     }
 
     /// The vector in use.

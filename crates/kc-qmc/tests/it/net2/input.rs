@@ -66,14 +66,16 @@ fn ranges_are_checked() {
         assert!(natural.fill_f32(rows.clone(), &mut vec![0.0; count]).is_err());
         assert!(natural.fill_block(rows, &mut vec![0.0; count]).is_ok());
     }
-    assert!(about(&error(natural.fill(1 << 32..1 << 33, &mut [])), "rows"));
+    let beyond =
+        |error: &Error| matches!(error, Error::TooLarge { arg, limit: 0x1_0000_0000, .. } if arg == "rows");
+    assert!(beyond(&error(natural.fill(1 << 32..1 << 33, &mut []))));
     let mut gray = net(&config(2, 0, |c| c.order = Order::Gray));
     assert!(gray.points(3..100).is_ok());
     #[expect(clippy::reversed_empty_ranges, reason = "this is what must be refused")]
     let backwards = 8..4;
     assert!(about(&error(gray.fill(backwards, &mut [])), "rows"));
-    assert!(about(&error(gray.fill((1 << 32) - 1..(1 << 32) + 1, &mut [0.0; 4])), "rows"));
-    assert!(about(&error(gray.fill(0..u64::MAX, &mut [])), "rows"));
+    assert!(beyond(&error(gray.fill((1 << 32) - 1..(1 << 32) + 1, &mut [0.0; 4]))));
+    assert!(beyond(&error(gray.fill(0..u64::MAX, &mut []))));
     for length in [0, 7, 9] {
         let wrong = error(gray.fill(0..4, &mut vec![0.0; length]));
         assert!(matches!(wrong, Error::Shape { got, .. } if got == [length]));

@@ -6,6 +6,7 @@ mod levels;
 mod nested;
 mod quality;
 mod sequence;
+mod slopes;
 mod structure;
 
 use kc_core::Result;

@@ -1,0 +1,111 @@
+//! `kc qmc transform`: points of the unit cube to points of a measure.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use kc_core::{Error, Tensor};
+use kc_qmc::measure::open_interval;
+
+use super::measures::sampled;
+use super::named::Named;
+use crate::args::Ctx;
+use crate::report::Answer;
+use crate::{input, output};
+
+/// Map points of the unit cube to a measure: t = psi(u), with densities or importance weights
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Measures and parameters (a list is one value per coordinate, a matrix a list of lists; `;` separates\n\
+    lists on the command line):\n  \
+    uniform                lower [0], upper [1]\n  \
+    gaussian               mean [0], cov [1] (number, list, matrix), decomposition [pca] (or cholesky)\n  \
+    brownian               t_final [1], initial [0], drift [0], diffusion [1], decomposition [pca] (or cholesky, \
+    bridge),\n                         monitoring_times, bridge_order [vdc] (or given), output_order [increasing] (or input)\n  \
+    gbm                    the same; initial [1]\n  \
+    student_t              loc [0], shape (matrix), df\n  \
+    matern_gp              points, length_scale [1], nu [1.5] (or \"inf\"), variance [1], mean [0], nugget [1e-6], \
+    decomposition\n  \
+    kumaraswamy, johnsons_su, bernoulli_cont, triangular, zero_inflated_exp, norm, lognorm, expon, gamma, beta, t, \
+    chi2,\n  weibull, cauchy, logistic, laplace, truncnorm, poisson, binomial: the family's parameters, in each \
+    coordinate\n  \
+    marginals              marginals: list of texts like \"norm(0,1)\", \"expon(rate=0.5)\"\n  \
+    gaussian_copula, student_copula, clayton_copula, gumbel_copula, frank_copula: marginals [uniform], correlation, \
+    df, theta\n  \
+    uniform_triangle; product with blocks: list of objects {\"measure\": NAME, \"dim\": N, ..}; lebesgue\n\
+    Any of them may have a sampler ({\"measure\": NAME, ..}, or a list of them, first first): the points are its, and\n\
+    the weights are density times the sampler's Jacobian.\n\n\
+    Examples:\n  kc qmc transform --measure gaussian:mean=1,cov=4 --in u.npy --out t.npy\n  \
+    kc qmc transform --measure brownian:t_final=2,decomposition=bridge --in u.npy --out t.npy --weights w.npy\n  \
+    kc qmc transform --measure gaussian_copula --params m.json --in u.npy --out t.npy"
+)]
+pub(crate) struct Args {
+    /// The measure, NAME[:key=value,..]; names and parameters are listed below
+    #[arg(long, value_name = "NAME[:K=V,..]")]
+    measure: Named,
+    /// Parameters as a JSON object; those of --measure count more
+    #[arg(long, value_name = "FILE")]
+    params: Option<PathBuf>,
+    /// Uniform points, (points, coordinates) or (replications, points, coordinates), values from 0 to 1
+    #[arg(long = "in", value_name = "FILE")]
+    input: String,
+    /// File for the points of the measure, float64, in the same shape
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// File for the density at each point (with a sampler: the weight), float64, (points,) or (replications, points)
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Move 0 to 2^-53 and 1 to 1 - 2^-53, where a measure may be infinite
+    #[arg(long)]
+    open_interval: bool,
+}
+
+pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
+    let named = args.measure.clone().with_file(args.params.as_deref())?;
+    let points = input::any("in", &args.input)?;
+    let shape = points.shape().to_vec();
+    let (mut u, outer) = match shape.len() {
+        2 => (points.to_f64::<2>("in")?.into_vec(), vec![shape[0]]),
+        3 => (points.to_f64::<3>("in")?.into_vec(), vec![shape[0], shape[1]]),
+        _ => return Err(Error::shape("in", "2 or 3 axes", &shape).into()),
+    };
+    let dim = shape[shape.len() - 1];
+    if dim == 0 {
+        return Err(Error::empty("in").into());
+    }
+    if args.open_interval {
+        open_interval(&mut u);
+    }
+    let made = sampled(&named, dim)?;
+    ctx.say(format_args!("{}", made.measure.fingerprint()));
+    let count = u.len() / dim;
+    let mut t = vec![0.0; u.len()];
+    let mut weights = vec![1.0; count];
+    match &made.sampler {
+        Some(sampler) => sampler.sample(&u, &mut t, &mut weights)?,
+        None => made.measure.transform(&u, &mut t)?,
+    }
+    if args.weights.is_some() {
+        let mut density = vec![0.0; count];
+        made.measure.density(&t, &mut density)?;
+        weights.iter_mut().zip(&density).for_each(|(weight, density)| *weight *= density);
+    }
+    match *shape.as_slice() {
+        [n, d] => output::tensor(&args.out, Tensor::from_slice([n, d], &t)?)?,
+        [r, n, d] => output::tensor(&args.out, Tensor::from_slice([r, n, d], &t)?)?,
+        _ => {}
+    }
+    if let Some(path) = &args.weights {
+        match *outer.as_slice() {
+            [r, n] => output::tensor(path, Tensor::from_slice([r, n], &weights)?)?,
+            _ => output::tensor(path, Tensor::from_slice([count], &weights)?)?,
+        }
+    }
+    let mut answer = Answer::new();
+    answer.set("measure", named.name()).set("points", count).set("dim", dim);
+    for (key, moments) in [("mean", made.measure.mean()), ("variance", made.measure.variance())] {
+        if let Some(moments) = moments.filter(|moments| moments.len() <= 16) {
+            answer.set(key, moments);
+        }
+    }
+    Ok(answer)
+}
