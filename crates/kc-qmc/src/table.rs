@@ -137,14 +137,14 @@ impl Table {
             }
             "dnet" => {
                 let (base, dims) = (lines.base()?, lines.dims()?);
-                let columns = lines.exponent(base)?;
+                let columns = lines.exponent(base, Some(1))?;
                 let digits = lines.digits()?;
                 let rows = lines.rows(dims, Some(columns as usize), power(base, digits))?;
                 Table::Net { base, digits, columns: columns as usize, matrices: rows }
             }
             "plattice" => {
                 let (base, dims) = (lines.base()?, lines.dims()?);
-                let degree = lines.exponent(base)?;
+                let degree = lines.exponent(base, None)?;
                 let whole = power(base, degree);
                 let top =
                     u64::try_from(whole.saturating_mul(base.into()).saturating_sub(1)).unwrap_or(u64::MAX);
@@ -172,7 +172,7 @@ impl Table {
                 let (base, dims) = (lines.base()?, lines.dims()?);
                 // The number of points is sometimes given and sometimes not.
                 let points = if lines.remaining() > dims + 1 {
-                    let exponent = lines.exponent(base)?;
+                    let exponent = lines.exponent(base, None)?;
                     Some(usize::try_from(power(base, exponent)).unwrap_or(usize::MAX))
                 } else {
                     None

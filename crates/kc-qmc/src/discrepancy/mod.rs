@@ -40,13 +40,15 @@
 
 use kc_core::{Error, Isa, Result, TensorView, par};
 
+mod cbc;
 mod lattice;
 mod portable;
 pub mod reference;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use lattice::{cbc, lattice_p};
+pub use cbc::{cbc, plain_cbc};
+pub use lattice::lattice_p;
 
 /// Which discrepancy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -148,7 +148,12 @@ impl Kronecker {
 }
 
 /// The rest of a division by 1 in `[0, 1)`, as floor division leaves it.
+#[inline(always)]
 fn frac(y: f64) -> f64 {
+    const EXACT: f64 = (1u64 << 52) as f64;
+    if (0.0..EXACT).contains(&y) {
+        return y - (y as i64) as f64;
+    }
     let rest = y % 1.0;
     // A tiny negative rest becomes 1 when 1 is added.
     let rest = if rest < 0.0 { rest + 1.0 } else { rest };

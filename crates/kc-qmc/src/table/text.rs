@@ -147,12 +147,16 @@ impl<'a> Lines<'a> {
         Ok(self.number(1, 64, "the number of digits")? as u32)
     }
 
-    /// An exponent `k`, or the power `base^k`.
-    pub(super) fn exponent(&mut self, base: u32) -> Result<u32> {
+    /// An exponent `k`, or the power `base^k`. The number of columns tells which, if the `data`-th line after this one
+    /// has them.
+    pub(super) fn exponent(&mut self, base: u32, data: Option<usize>) -> Result<u32> {
         let what = "an exponent k from 1 to 64, or the base to that power";
         let (line, word) = self.single(what)?;
         let value: u128 = self.parse(line, word, what)?;
+        let width =
+            data.and_then(|at| self.lines.as_slice().get(at)).map_or(0, |line| line.words().count() as u32);
         let exponent = match value {
+            1..=64 if value != width.into() && super::power(base, width) == value => Some(width),
             1..=64 => Some(value as u32),
             _ => (1..=64).find(|&k| super::power(base, k) == value),
         };

@@ -2,7 +2,7 @@
 
 use kc_core::{Error, TensorView};
 use kc_qmc::discrepancy::{
-    Kind, cbc, discrepancy, discrepancy_with, lattice_p, reference, weighted_discrepancy,
+    Kind, cbc, discrepancy, discrepancy_with, lattice_p, plain_cbc, reference, weighted_discrepancy,
 };
 use kc_qmc::{DigitalNet, DigitalNetConfig, Seed, Sequence};
 use kc_testing::{each_isa, golden_json, same_on_any_pool};
@@ -129,17 +129,39 @@ fn the_search_finds_the_best_component() {
     }
 }
 
+#[test]
+fn the_fast_search_finds_the_same() {
+    let weights: Vec<f64> = (1..=6).map(|j| 0.9f64.powi(j)).collect();
+    for n in [16u64, 17, 19, 31, 32, 97, 128, 257, 499, 512, 1024, 2003] {
+        for alpha in [2, 4] {
+            assert_eq!(
+                cbc(alpha, n, &weights).unwrap(),
+                plain_cbc(alpha, n, &weights).unwrap(),
+                "{n} {alpha}"
+            );
+        }
+    }
+    // Far beyond what plain sums could do in a test.
+    let found = cbc(2, 1 << 16, &weights[..3]).unwrap();
+    let random = lattice_p(2, 1 << 16, &[1, 12_345, 54_321], &weights[..3]).unwrap();
+    assert!(lattice_p(2, 1 << 16, &found, &weights[..3]).unwrap() < random);
+}
+
+fn view(shape: [usize; 2], x: &[f64]) -> TensorView<'_, f64, 2> {
+    TensorView::from_slice(shape, x).unwrap()
+}
+
 fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[test]
 fn bad_input_is_refused() {
-    let view = |shape, x| TensorView::from_slice(shape, x).unwrap();
     assert!(matches!(discrepancy(view([0, 2], &[]), Kind::Centered), Err(Error::Empty { .. })));
     assert!(matches!(discrepancy(view([2, 0], &[]), Kind::Centered), Err(Error::Empty { .. })));
     for bad in [-1e-9, 1.0 + 1e-9, f64::NAN, f64::INFINITY] {
-        let result = discrepancy(view([1, 2], &[0.5, bad]), Kind::L2Star);
+        let x = [0.5, bad];
+        let result = discrepancy(view([1, 2], &x), Kind::L2Star);
         assert!(matches!(result, Err(Error::Argument { .. })), "{bad}");
     }
     let x = [0.5, 0.25];
@@ -154,4 +176,5 @@ fn bad_input_is_refused() {
     assert!(matches!(lattice_p(2, 8, &[1, 3], &[1.0]), Err(Error::Shape { .. })));
     assert!(matches!(cbc(2, 8, &[]), Err(Error::Empty { .. })));
     assert!(matches!(cbc(2, (1 << 31) + 1, &[1.0]), Err(Error::TooLarge { .. })));
+    assert!(matches!(plain_cbc(2, 1 << 27, &[1.0]), Err(Error::TooLarge { .. })));
 }

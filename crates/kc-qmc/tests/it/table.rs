@@ -39,8 +39,8 @@ fn every_format_goes_both_ways() {
 #[test]
 fn sizes_may_be_powers() {
     let with = |k: &str| Table::parse(&format!("# dnet\n3\n1\n{k}\n2\n3 1\n"), "text");
-    assert_eq!(with("2").unwrap(), with("9").map(|_| with("2").unwrap()).unwrap());
-    assert!(with("81").is_err());
+    assert_eq!(with("2").unwrap(), with("9").unwrap());
+    assert!(with("3").is_err() && with("81").is_err());
     let huge = |k: &str| Table::parse(&format!("# plattice\n2\n1\n{k}\n4294967299\n5\n"), "text").unwrap();
     assert_eq!(huge("32"), huge("4294967296"));
     let joe_kuo = Table::parse("d       s       a       m_i\n2 1 0 1\n3 2 1 1 3\n", "text").unwrap();
