@@ -56,7 +56,12 @@ fn growth(ctx: &mut Ctx) -> anyhow::Result<()> {
         });
         series.push(Series::line(kind, found));
     }
-    ctx.plot(Plot { title: "Time of one transform, f64".into(), x: Axis::log("n"), y: Axis::log("seconds"), series });
+    ctx.plot(Plot {
+        title: "Time of one transform, f64".into(),
+        x: Axis::log("n"),
+        y: Axis::log("seconds"),
+        series,
+    });
     Ok(())
 }
 
@@ -80,9 +85,8 @@ fn race(ctx: &mut Ctx, kind: &str, n: usize) -> anyhow::Result<()> {
     // The energy is the same whatever the order of the values.
     let energy = |y: &[f64]| y.iter().map(|v| v * v).sum::<f64>();
     let plan = rustfft::FftPlanner::new().plan_fft_forward(n);
-    let mut scratch = vec![rustfft::num_complex::Complex::default(); plan.get_inplace_scratch_len()];
-    let mut theirs: Vec<rustfft::num_complex::Complex<f64>> =
-        x.chunks_exact(2).map(|v| rustfft::num_complex::Complex::new(v[0], v[1])).collect();
+    let mut scratch = vec![Complex::default(); plan.get_inplace_scratch_len()];
+    let mut theirs: Vec<Complex<f64>> = x.chunks_exact(2).map(|v| Complex::new(v[0], v[1])).collect();
     let mut rivals = Vec::new();
     if complex {
         rivals.push(Rival::new("rustfft (not reordered)", "6.4.1", || {

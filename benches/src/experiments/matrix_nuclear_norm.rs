@@ -11,7 +11,9 @@ use kc_linalg::{Vectors, eigvalsh, svd};
 use kc_testing::golden_tensor;
 use serde_json::json;
 
-use super::{Axis, Claim, Comparison, Ctx, Figure, Plot, PythonSide, Rival, Series, Table, Verdict, Work, slope};
+use super::{
+    Axis, Claim, Comparison, Ctx, Figure, Plot, PythonSide, Rival, Series, Table, Verdict, Work, slope,
+};
 use crate::minilm::{MiniLm, Texts};
 
 /// Tokens of the random hidden states.

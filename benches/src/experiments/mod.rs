@@ -70,7 +70,11 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment { name: "core", title: "kc-core: vector mathematics", run: core::run },
     Experiment { name: "gemm", title: "kc-gemm: dense products", run: gemm::run },
     Experiment { name: "fft", title: "kc-fft: Walsh-Hadamard and Fourier transforms", run: fft::run },
-    Experiment { name: "kernel", title: "kc-kernel: fast Gram algebra and Gaussian processes", run: kernel::run },
+    Experiment {
+        name: "kernel",
+        title: "kc-kernel: fast Gram algebra and Gaussian processes",
+        run: kernel::run,
+    },
     Experiment { name: "flexq", title: "FlexQ: 6-bit weights, 6- or 8-bit activations", run: flexq::run },
     Experiment {
         name: "crossquant",

@@ -5,6 +5,7 @@ mod cubature;
 mod points;
 
 use super::Ctx;
+pub(crate) use points::first;
 
 pub(crate) fn run(ctx: &mut Ctx) -> anyhow::Result<()> {
     points::run(ctx)?;

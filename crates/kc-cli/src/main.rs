@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         }
     };
     match report::run(&ctx, || cmd::run(&cli.command, &ctx)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             report::print_error(&error);
             ExitCode::from(report::exit_code(&error))

@@ -30,6 +30,7 @@ pub(crate) struct Answer {
     values: Map<String, Value>,
     text: Option<String>,
     json_file: Option<PathBuf>,
+    exit: u8,
 }
 
 impl Answer {
@@ -55,6 +56,12 @@ impl Answer {
         self
     }
 
+    /// The exit code of an answer that is not the last word (the default is 0, done).
+    pub(crate) fn exit_with(&mut self, code: u8) -> &mut Self {
+        self.exit = code;
+        self
+    }
+
     /// The verb's own `--out FILE.json`: the JSON object goes there, as with `--json FILE`.
     pub(crate) fn also_to(&mut self, path: Option<&Path>) -> &mut Self {
         self.json_file = path.map(Path::to_path_buf);
@@ -62,8 +69,8 @@ impl Answer {
     }
 }
 
-/// Runs a verb, then prints or stores its answer as the global flags ask.
-pub(crate) fn run(ctx: &Ctx, verb: impl FnOnce() -> Result<Answer>) -> Result<()> {
+/// Runs a verb, then prints or stores its answer as the global flags ask. Gives the exit code.
+pub(crate) fn run(ctx: &Ctx, verb: impl FnOnce() -> Result<Answer>) -> Result<u8> {
     let start = Instant::now();
     let answer = verb()?;
     let seconds = start.elapsed().as_secs_f64();
@@ -77,11 +84,12 @@ pub(crate) fn run(ctx: &Ctx, verb: impl FnOnce() -> Result<Answer>) -> Result<()
         kc_io::json::write(path, &report(ctx, seconds, &result))?;
     }
     match &ctx.global.json {
-        Some(path) if path.as_os_str() == "-" => print(&serde_json::to_string(&result)?),
-        Some(path) => Ok(kc_io::json::write(path, &result)?),
-        None if ctx.global.quiet => Ok(()),
-        None => print(&answer.text.unwrap_or_else(|| lines(&result))),
+        Some(path) if path.as_os_str() == "-" => print(&serde_json::to_string(&result)?)?,
+        Some(path) => kc_io::json::write(path, &result)?,
+        None if ctx.global.quiet => {}
+        None => print(&answer.text.unwrap_or_else(|| lines(&result)))?,
     }
+    Ok(answer.exit)
 }
 
 fn report(ctx: &Ctx, seconds: f64, result: &Value) -> Value {

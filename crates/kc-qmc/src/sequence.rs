@@ -114,7 +114,7 @@ impl From<usize> for Dims {
 /// Points of the unit cube, in replications that share a table and differ in their random numbers.
 ///
 /// Filling `0..n` at once, in pieces, or from `m > 0` gives the same bits; so does any number of threads.
-pub trait Sequence: Send {
+pub trait Sequence: Send + Sync {
     /// Coordinates of a point.
     fn dim(&self) -> usize;
 

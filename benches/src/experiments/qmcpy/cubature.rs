@@ -3,7 +3,9 @@
 use std::hint::black_box;
 
 use kc_core::par;
-use kc_qmc::cubature::{CltConfig, Cubature, Estimate, GuaranteedConfig, MeanGuaranteedConfig, ReplicatedConfig};
+use kc_qmc::cubature::{
+    CltConfig, Cubature, Estimate, GuaranteedConfig, MeanGuaranteedConfig, ReplicatedConfig,
+};
 use kc_qmc::integrand::{Coefficients, FinancialOption, Genz, GenzFamily, Keister, OptionConfig, OptionKind};
 use kc_qmc::{DigitalNet, DigitalNetConfig, Iid, IidConfig, Integrand, Lattice, LatticeConfig, Sequence};
 use serde_json::json;
@@ -94,7 +96,9 @@ fn reliability(ctx: &mut Ctx) -> anyhow::Result<()> {
         let dim = problem.integrand.dim();
         for &tolerance in &tolerances {
             let plain = monte_carlo_points(&*problem.integrand, tolerance)?;
-            for (name, solve) in [("net-g", net_g as fn(&dyn Integrand, _, _, _) -> _), ("lattice-g", lattice_g)] {
+            for (name, solve) in
+                [("net-g", net_g as fn(&dyn Integrand, _, _, _) -> _), ("lattice-g", lattice_g)]
+            {
                 ctx.step(format!("{name} on {} to {tolerance}", problem.name));
                 let runs = par::map_chunks(seeds, 1, |seed| {
                     solve(&*problem.integrand, dim, seed.start as u64, tolerance)
@@ -174,12 +178,18 @@ fn against_monte_carlo(ctx: &mut Ctx) -> anyhow::Result<()> {
         }
         let gain = slopes[0].1 / slopes[1].1;
         ctx.claim(Claim {
-            statement: format!("scrambled nets are more accurate than Monte Carlo for the same cost: {}", problem.name),
+            statement: format!(
+                "scrambled nets are more accurate than Monte Carlo for the same cost: {}",
+                problem.name
+            ),
             paper: "better than n^-1/2".into(),
-            here: format!("{gain:.0} x at n = 2^{last}; slopes {:.2} and {:.2}", slopes[1].0, slopes[0].0).into(),
+            here: format!("{gain:.0} x at n = 2^{last}; slopes {:.2} and {:.2}", slopes[1].0, slopes[0].0)
+                .into(),
             unit: "",
             verdict: Verdict::at_least(gain, 5.0, 2.0),
-            setup: format!("RMSE of {replications} replications; points of Monte Carlo for that error: {gain:.0}^2"),
+            setup: format!(
+                "RMSE of {replications} replications; points of Monte Carlo for that error: {gain:.0}^2"
+            ),
         });
         ctx.plot(Plot {
             title: format!("Root mean square error, {}", problem.name),

@@ -6,12 +6,14 @@ use anyhow::Context as _;
 use kc_core::{AnyTensor, Tensor};
 use kc_qmc::discrepancy::{Kind, discrepancy};
 use kc_qmc::{
-    DigitalNet, DigitalNetConfig, Halton, HaltonConfig, Iid, IidConfig, Lattice, LatticeConfig, NusEngine, Randomize,
-    Sequence,
+    DigitalNet, DigitalNetConfig, Halton, HaltonConfig, Iid, IidConfig, Lattice, LatticeConfig, NusEngine,
+    Randomize, Sequence,
 };
 use serde_json::json;
 
-use crate::experiments::{Axis, Claim, Comparison, Ctx, Plot, PythonSide, Rival, Series, Table, Verdict, Work, slope};
+use crate::experiments::{
+    Axis, Claim, Comparison, Ctx, Plot, PythonSide, Rival, Series, Table, Verdict, Work, slope,
+};
 
 /// Seed of the experiments of convergence, as in the figures that they are compared with.
 const SEED: u64 = 3;
@@ -63,8 +65,21 @@ fn iid(replications: usize) -> kc_core::Result<Box<dyn Sequence>> {
 
 const LINES: [Line; 9] = [
     Line { name: "IID", reference: -0.53, theory: Some(("plain Monte Carlo", -0.5)), make: iid, ..LINE },
-    Line { name: "lattice, shifted", reference: -0.94, theory: Some(("n^-1 (QMC)", -1.0)), make: lattice, ..LINE },
-    Line { name: "lattice, shifted, baker", reference: -1.86, theory: None, make: lattice, baker: true, ..LINE },
+    Line {
+        name: "lattice, shifted",
+        reference: -0.94,
+        theory: Some(("n^-1 (QMC)", -1.0)),
+        make: lattice,
+        ..LINE
+    },
+    Line {
+        name: "lattice, shifted, baker",
+        reference: -1.86,
+        theory: None,
+        make: lattice,
+        baker: true,
+        ..LINE
+    },
     Line { name: "Halton, LMS and permutations", reference: -1.01, theory: None, make: halton, ..LINE },
     Line {
         name: "net, digital shift",
@@ -96,7 +111,13 @@ const LINES: [Line; 9] = [
         make: |r| net(Randomize::LmsDs, 2, r),
         ..LINE
     },
-    Line { name: "net of order 3", reference: -2.10, theory: None, make: |r| net(Randomize::LmsDs, 3, r), ..LINE },
+    Line {
+        name: "net of order 3",
+        reference: -2.10,
+        theory: None,
+        make: |r| net(Randomize::LmsDs, 3, r),
+        ..LINE
+    },
 ];
 
 const LINE: Line =
@@ -165,10 +186,8 @@ fn convergence(ctx: &mut Ctx) -> anyhow::Result<()> {
         y: Axis::log("RMSE"),
         series,
     });
-    let mut table = Table::new(
-        "The same for (1/2 + x1)(1/2 + x2) - 1",
-        &["points", "slope here", "slope of QMCPy"],
-    );
+    let mut table =
+        Table::new("The same for (1/2 + x1)(1/2 + x2) - 1", &["points", "slope here", "slope of QMCPy"]);
     for (at, reference) in [(5, -2.56), (7, -2.83), (8, -3.95)] {
         let line = &LINES[at];
         let slope = slope(&errors(line, line.last, product)?);
@@ -285,7 +304,7 @@ fn race(
 }
 
 /// The first number of an answer's array.
-pub(super) fn first(arrays: &crate::peers::Arrays, name: &str) -> anyhow::Result<f64> {
+pub(crate) fn first(arrays: &crate::peers::Arrays, name: &'static str) -> anyhow::Result<f64> {
     let array = arrays.get(name).context("no such array")?.to_f64::<1>(name)?;
     array.as_slice().first().copied().context("an empty array")
 }
@@ -321,7 +340,7 @@ fn discrepancies(ctx: &mut Ctx) -> anyhow::Result<()> {
     Iid::new(IidConfig::new(dim, 11u64))?.fill(0..n as u64, points.as_mut_slice())?;
     let array: AnyTensor = points.clone().into_any();
     for (kind, scipy) in
-        [(Kind::Centred, "CD"), (Kind::WrapAround, "WD"), (Kind::Mixture, "MD"), (Kind::L2Star, "L2-star")]
+        [(Kind::Centered, "CD"), (Kind::WrapAround, "WD"), (Kind::Mixture, "MD"), (Kind::L2Star, "L2-star")]
     {
         ctx.step(format!("discrepancy {scipy}"));
         let ours = discrepancy(points.view(), kind)?;

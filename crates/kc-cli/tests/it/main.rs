@@ -7,6 +7,8 @@ mod frame;
 mod help;
 mod lut_gemm;
 mod mnn;
+mod qmc_integrate;
+mod qmc_points;
 mod qmc_transform;
 mod quant_formats;
 mod quant_matmul;

@@ -16,8 +16,7 @@
 //! | `Gray` | bits of `i ^ (i >> 1)` reversed | any |
 //! | `Linear` | `i / n` | `0..n` only: the points depend on `n` |
 //!
-//! [`LatticeVector`] says where `z` comes from: two published vectors, the user, random numbers, or a search with
-//! [`cbc`].
+//! [`LatticeVector`] says where `z` comes from: two published vectors, the user, or random numbers.
 //!
 //! ```
 //! use kc_qmc::{Sequence, lattice::{Lattice, LatticeConfig}};
@@ -84,8 +83,8 @@ pub struct UserVector {
 }
 
 impl UserVector {
-    /// Components are exact in f64 and leave room for rounding.
-    const MOST: u64 = 1 << 51;
+    /// Components are below this: exact in f64, with room for rounding.
+    pub const BOUND: u64 = 1 << 51;
 
     /// One vector, good for `2^log2_limit` points (0 to 52).
     ///
@@ -109,7 +108,7 @@ impl UserVector {
         if log2_limit > 52 {
             return Err(Error::argument("log2_limit", "0 to 52", log2_limit));
         }
-        if let Some((at, z)) = values.iter().enumerate().find(|(_, z)| **z >= Self::MOST) {
+        if let Some((at, z)) = values.iter().enumerate().find(|(_, z)| **z >= Self::BOUND) {
             return Err(Error::argument("vector", "components below 2^51", format!("{z} at {at}")));
         }
         Ok(Self { sets, dims: values.len() / sets, values, log2_limit })

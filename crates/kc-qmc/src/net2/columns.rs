@@ -57,9 +57,9 @@ impl Columns {
         for (k, &column) in low.iter().enumerate() {
             self.low[(self.dim << k) + j] = select(column);
         }
-        for (step, &column) in self.steps[j..].iter_mut().step_by(self.dim).zip(high) {
+        for (steps, &column) in self.steps.chunks_exact_mut(self.dim).zip(high) {
             sum ^= select(column);
-            *step = sum;
+            steps[j] = sum;
         }
     }
 
@@ -143,6 +143,11 @@ impl Columns {
             xor(high, &self.steps[k * self.dim..(k + 1) * self.dim]);
             gray &= gray - 1;
         }
+    }
+
+    /// Bytes of the tables.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&self.low[..]) + size_of_val(&self.steps[..])
     }
 
     /// All numbers of the table.

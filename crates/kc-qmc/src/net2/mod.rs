@@ -14,7 +14,7 @@
 //! | `LmsDs` | both: variance O(n^-3 log^(d-1) n) for smooth functions, at the price of a shift |
 //! | `Nus` | each digit is flipped by a bit of its own for every value of the digits before it (A. Owen, 1995) |
 //!
-//! All give uniform points that remain a net. `Lms` draws t integers of t0 bits per coordinate (t0: bits of the table),
+//! Points remain a net, and with `Ds`, `LmsDs` or `Nus` each is uniform. `Lms` draws t integers of t0 bits per coordinate (t0: bits of the table),
 //! keeps k bits of row k < t0 and puts a 1 after them, and leaves the other rows full, so that all t bits are random.
 //!
 //! # Higher order
@@ -47,15 +47,16 @@
 //! Sources: S. Joe and F. Kuo (2008) for the table; H. Hong and F. Hickernell, *Algorithm 823* (2003) for matrix
 //! scrambling; A. Sorokin, *QMCPy: A Python Software for Randomized Low-Discrepancy Sequences* (2025).
 
-use std::fmt;
 use std::ops::Range;
 
 use kc_core::{Error, Isa, Result};
 
-use crate::rng::Seed;
+use crate::blocks::{check_powers_of_two, count_rows, replications_need_randomization};
+use crate::fingerprint::Fingerprint;
 use crate::sequence::{Dims, Family, Order, Randomize, Sequence};
 
 mod columns;
+mod config;
 mod convert;
 mod joe_kuo;
 mod nested;
@@ -68,116 +69,15 @@ mod table;
 mod x86;
 
 use columns::Columns;
+use config::components;
 use convert::{Digits, Inner, Nearest, Output, Single, Stores};
 use nested::Nested;
 use scramble::{Interlace, LinearScramble};
 use table::Source;
 
+pub use config::{DigitalNetConfig, Interval, NetWarning};
+pub use quality::{t_value, walsh_figure_of_merit};
 pub use table::{BitOrder, GeneratingMatrices, NetTable};
-
-/// Which ends of the unit interval points may reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Interval {
-    /// `[0, 1)` before rounding: `x 2^-t` to nearest, as in QMCPy.
-    #[default]
-    HalfOpen,
-    /// `(0, 1)`: neither 0 nor 1 ever.
-    Open,
-}
-
-/// A digital net to build.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct DigitalNetConfig {
-    /// The coordinates: how many, or which of the table.
-    pub dims: Dims,
-    /// The seed of all random numbers.
-    pub seed: Seed,
-    /// `None`, `Ds`, `Lms`, `LmsDs` (default) or `Nus`.
-    pub randomize: Randomize,
-    /// `Natural` (default; ranges must end at 0 or powers of 2) or `Gray`.
-    pub order: Order,
-    /// Interlacing factor, at least 1 (default: none). Needs `alpha` times as many dimensions of the table.
-    pub alpha: usize,
-    /// Bits t of the randomised points, up to 64; default 63.
-    pub bits: u32,
-    /// Independent randomisations, at least 1 (default).
-    pub replications: usize,
-    /// The generating matrices; default Joe and Kuo's.
-    pub table: NetTable,
-    /// The ends of the interval; default `[0, 1)`.
-    pub interval: Interval,
-}
-
-impl DigitalNetConfig {
-    /// The defaults for these coordinates and this seed.
-    pub fn new(dims: impl Into<Dims>, seed: impl Into<Seed>) -> Self {
-        Self {
-            dims: dims.into(),
-            seed: seed.into(),
-            randomize: Randomize::LmsDs,
-            order: Order::Natural,
-            alpha: 1,
-            bits: 63,
-            replications: 1,
-            table: NetTable::JoeKuo,
-            interval: Interval::HalfOpen,
-        }
-    }
-}
-
-impl Default for DigitalNetConfig {
-    /// One coordinate, seed 0.
-    fn default() -> Self {
-        Self::new(1, 0u64)
-    }
-}
-
-/// What a user of a net should know about the choices made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum NetWarning {
-    /// Without a shift the first point is the origin.
-    OriginIsAPoint,
-    /// In Gray order, a range whose ends are not 0 or powers of 2 is no net.
-    GrayOrder,
-    /// The table's low bits were cut off.
-    Truncated {
-        /// Bits of the table.
-        table: u32,
-        /// Bits that are left.
-        bits: u32,
-    },
-    /// Matrices that are not square are interlaced; they may be interlaced already.
-    NotSquare {
-        /// Columns of the table.
-        columns: usize,
-        /// Bits of the table.
-        bits: u32,
-    },
-}
-
-impl fmt::Display for NetWarning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NetWarning::OriginIsAPoint => {
-                write!(f, "the first point is the origin: shift or scramble nested")
-            }
-            NetWarning::GrayOrder => {
-                write!(f, "in Gray order, ranges should begin and end at 0 or powers of 2 to be nets")
-            }
-            NetWarning::Truncated { table, bits } => {
-                write!(f, "the table's {table} bits are cut off to {bits}")
-            }
-            NetWarning::NotSquare { columns, bits } => {
-                write!(
-                    f,
-                    "matrices of {columns} columns and {bits} bits are interlaced; make sure that they are not yet"
-                )
-            }
-        }
-    }
-}
 
 /// A digital net in base 2.
 #[derive(Debug, Clone)]
@@ -197,6 +97,9 @@ pub struct DigitalNet {
 
 /// Below so many values work stays on the calling thread; above, it is cut into pieces of at least so many.
 const PIECE: u64 = 1 << 16;
+
+/// Columns that all matrices together may have: 4 GiB.
+const WORDS: u64 = 1 << 29;
 
 /// Outputs of so many bytes go past the caches.
 const STREAMED_BYTES: usize = 8 << 20;
@@ -228,8 +131,11 @@ impl DigitalNet {
             return Err(Error::shape("matrices", expected, &table.shape()));
         }
         if config.randomize == Randomize::None && sets != replications {
-            let expected = "one replication, or as many as the table has, without randomisation";
-            return Err(Error::argument("replications", expected, replications));
+            return Err(replications_need_randomization(replications));
+        }
+        let words = (replications as u64).saturating_mul(components.len() as u64 * columns as u64);
+        if words > WORDS {
+            return Err(Error::too_large("replications times dimensions", words, WORDS, "matrix columns"));
         }
         let mut warnings = Vec::new();
         if matches!(config.randomize, Randomize::None | Randomize::Lms) {
@@ -279,7 +185,7 @@ impl DigitalNet {
         let (width, alpha) = if nested { (config.alpha * dim, 1) } else { (dim, config.alpha) };
         let matrix_bits = if linear { bits } else { table_bits };
         let interlaced_bits = bits.min((alpha as u32).saturating_mul(matrix_bits));
-        let interlace = (alpha > 1).then(|| Interlace::new(alpha, matrix_bits, interlaced_bits));
+        let interlace = (alpha > 1).then(|| Interlace::new(self.isa, alpha, matrix_bits, interlaced_bits));
         self.bits = if config.randomize == Randomize::None { interlaced_bits } else { bits };
         let rise = self.bits - interlaced_bits;
 
@@ -287,6 +193,7 @@ impl DigitalNet {
         let mut scramble = LinearScramble::new(table_bits, bits);
         let mut matrix = vec![0; columns];
         let mut group = vec![0; alpha * columns];
+        let mut transposed = group.clone();
         for set in 0..sets {
             let mut reader = table.reader(set);
             let mut net = Columns::new(width, columns);
@@ -294,18 +201,18 @@ impl DigitalNet {
                 for part in group.chunks_exact_mut(columns) {
                     reader.read(part, cut);
                     if linear {
-                        scramble.draw(&mut rng);
-                        for column in part {
-                            *column = scramble.apply(*column);
-                        }
+                        scramble.scramble(self.isa, &mut rng, part);
                     }
                 }
                 match &interlace {
                     None => matrix.copy_from_slice(&group),
                     Some(interlace) => {
-                        for (k, column) in matrix.iter_mut().enumerate() {
-                            *column = interlace.apply(group.iter().skip(k).step_by(columns).copied());
+                        // Component by component becomes column by column.
+                        for (at, part) in transposed.iter_mut().enumerate() {
+                            *part = group[at % alpha * columns + at / alpha];
                         }
+                        matrix.clear();
+                        interlace.each(&transposed, |column| matrix.push(column));
                     }
                 }
                 for column in &mut matrix {
@@ -320,8 +227,9 @@ impl DigitalNet {
             self.shifts = (0..config.replications * dim).map(|_| rng.bits(bits)).collect();
         }
         if let Randomize::Nus(engine) = config.randomize {
-            let (r, alpha) = (config.replications, config.alpha);
-            self.nested = Some(Nested::new(engine, &mut config.seed, r, width, columns, bits, alpha));
+            let r = config.replications;
+            let interlace = (config.alpha > 1).then(|| Interlace::new(self.isa, config.alpha, bits, bits));
+            self.nested = Some(Nested::new(engine, &mut config.seed, r, width, columns, bits, interlace));
         }
     }
 
@@ -334,6 +242,12 @@ impl DigitalNet {
     /// What to know about this configuration.
     pub fn warnings(&self) -> &[NetWarning] {
         &self.warnings
+    }
+
+    /// Bytes that the tables take, and what nested scrambling remembers.
+    pub fn bytes(&self) -> usize {
+        let nested = self.nested.as_ref().map_or(0, Nested::bytes);
+        self.matrices.iter().map(Columns::bytes).sum::<usize>() + size_of_val(&self.shifts[..]) + nested
     }
 
     /// The settings.
@@ -352,23 +266,13 @@ impl DigitalNet {
 
     /// In natural order, points come in sets whose sizes are powers of 2.
     fn check_order(&self, rows: &Range<u64>) -> Result<()> {
-        let fits = |n: u64| n == 0 || n.is_power_of_two();
-        if self.config.order == Order::Natural && !(fits(rows.start) && fits(rows.end)) {
-            let expected = "ends that are 0 or powers of 2, in natural order (Gray order takes any)";
-            return Err(Error::argument("rows", expected, format!("{}..{}", rows.start, rows.end)));
-        }
-        Ok(())
+        if self.config.order == Order::Natural { check_powers_of_two(rows) } else { Ok(()) }
     }
 
     fn write<O: Output>(&mut self, rows: Range<u64>, out: &mut [O::Value], output: O) -> Result<()> {
-        let limit = self.limit();
-        if rows.start > rows.end || u128::from(rows.end) > limit {
-            let expected = format!("a range within 0..{limit}");
-            return Err(Error::argument("rows", expected, format!("{}..{}", rows.start, rows.end)));
-        }
-        let count = rows.end - rows.start;
+        let count = count_rows(&rows, self.limit())?;
         let (r, d) = (self.config.replications, self.dim);
-        if u128::from(count) * r as u128 * d as u128 != out.len() as u128 {
+        if count as u128 * r as u128 * d as u128 != out.len() as u128 {
             return Err(Error::shape("out", format!("({r}, {count}, {d}) values"), &[out.len()]));
         }
         if count == 0 {
@@ -384,7 +288,7 @@ impl DigitalNet {
         let piece = (PIECE / d as u64).max(1).next_power_of_two();
         let net = &*self;
         let mut jobs = Vec::new();
-        for (replication, mut out) in out.chunks_exact_mut(count as usize * d).enumerate() {
+        for (replication, mut out) in out.chunks_exact_mut(count * d).enumerate() {
             let mut at = rows.start;
             while at < rows.end {
                 let len = (rows.end - at).min(piece - at % piece);
@@ -441,7 +345,7 @@ impl DigitalNet {
         let width = nested.width();
         let mut digits = Vec::new();
         let mut out = out.iter_mut();
-        for rows in nested::batches(rows, width) {
+        for rows in nested.batches(rows) {
             digits.resize((rows.end - rows.start) as usize * width, 0);
             let mut at = 0;
             columns.each_block(rows, &[], |low, high| {
@@ -450,48 +354,13 @@ impl DigitalNet {
             });
             nested.scramble(self.isa, replication, &mut digits);
             match nested.interlace() {
-                None => out.by_ref().zip(&digits).for_each(|(out, &x)| *out = output.convert(x)),
-                Some(interlace) => {
-                    for (out, group) in out.by_ref().zip(digits.chunks_exact(width / self.dim)) {
-                        *out = output.convert(interlace.apply(group.iter().copied()));
+                None => digits.iter().zip(out.by_ref()).for_each(|(&x, out)| *out = output.convert(x)),
+                Some(interlace) => interlace.each(&digits, |x| {
+                    if let Some(out) = out.next() {
+                        *out = output.convert(x);
                     }
-                }
+                }),
             }
-        }
-    }
-}
-
-/// Checks everything that does not need the table's numbers; the dimensions of the table that are used.
-fn components(config: &DigitalNetConfig) -> Result<Vec<usize>> {
-    let alpha = config.alpha;
-    if config.replications == 0 {
-        return Err(Error::argument("replications", "at least 1", 0));
-    }
-    if !(1..=64).contains(&config.bits) {
-        return Err(Error::argument("bits", "1 to 64", config.bits));
-    }
-    if !matches!(config.order, Order::Natural | Order::Gray) {
-        return Err(Error::argument(
-            "order",
-            "natural or gray for digital nets",
-            format!("{:?}", config.order),
-        ));
-    }
-    let known = [Randomize::None, Randomize::Ds, Randomize::Lms, Randomize::LmsDs];
-    if !known.contains(&config.randomize) && !matches!(config.randomize, Randomize::Nus(_)) {
-        let expected = "none, ds, lms, lms-ds or nus for digital nets in base 2";
-        return Err(Error::argument("randomize", expected, format!("{:?}", config.randomize)));
-    }
-    match &config.dims {
-        _ if alpha == 0 => Err(Error::argument("alpha", "at least 1", 0)),
-        dims if alpha == 1 => dims.resolve(config.table.dims()),
-        Dims::First(count) => {
-            let dims = Dims::First(*count).resolve(config.table.dims() / alpha)?;
-            Ok((0..alpha * dims.len()).collect())
-        }
-        Dims::List(_) => {
-            let expected = "a number of dimensions, not a list, when alpha > 1 interlaces them";
-            Err(Error::argument("dims", expected, format!("{:?}", config.dims)))
         }
     }
 }
@@ -524,18 +393,20 @@ impl Sequence for DigitalNet {
     fn fingerprint(&self) -> String {
         let DigitalNetConfig { seed, randomize, order, alpha, replications, table, interval, .. } =
             &self.config;
-        let words = self.matrices.iter().flat_map(Columns::words).chain(self.shifts.iter().copied());
-        let words = words.chain(self.nested.iter().flat_map(Nested::words));
-        let digest =
-            words.fold(0u64, |sum, word| (sum ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29));
-        format!(
-            "net2 {} dims {} seed {} {randomize:?} {order:?} alpha {alpha} bits {} replications {replications} \
-             {interval:?} digest {digest:016x}",
-            table.name(),
-            self.dim,
-            seed.name(),
-            self.bits,
-        )
+        Fingerprint::new("digital-net-base-2")
+            .field("table", table.name())
+            .field("dim", self.dim)
+            .field("seed", seed.name())
+            .field("randomize", format_args!("{randomize:?}"))
+            .field("order", format_args!("{order:?}"))
+            .field("alpha", alpha)
+            .field("bits", self.bits)
+            .field("replications", replications)
+            .field("interval", format_args!("{interval:?}"))
+            .integers("matrices", self.matrices.iter().flat_map(Columns::words))
+            .integers("shifts", self.shifts.iter().copied())
+            .integers("nested", self.nested.iter().flat_map(Nested::words))
+            .finish()
     }
 
     fn fill(&mut self, rows: Range<u64>, out: &mut [f64]) -> Result<()> {

@@ -16,6 +16,8 @@ use kc_core::{Isa, Level};
 use super::convert::{HALF_UNIT, Inner, Nearest, Output, Stores};
 use super::nested::hash::{self, Hash, Key};
 use super::portable;
+use super::scramble::{self, Interlace, LinearScramble};
+use crate::rng::Sfc64;
 
 /// Values in a vector.
 pub(super) const LANES: usize = 4;
@@ -132,6 +134,32 @@ pub(super) fn hash(isa: Isa, hash: Hash, keys: &[Key], rows: &mut [u64]) {
     }
     // SAFETY: an Isa of a level above Portable was detected, so the processor has BMI2.
     unsafe { bmi2(hash, keys, rows) }
+}
+
+/// [`LinearScramble::scramble`], compiled for the level.
+pub(super) fn linear_scramble(isa: Isa, scramble: &mut LinearScramble, rng: &mut Sfc64, columns: &mut [u64]) {
+    #[target_feature(enable = "avx2,bmi2")]
+    fn avx2(scramble: &mut LinearScramble, rng: &mut Sfc64, columns: &mut [u64]) {
+        scramble.scramble_on(rng, columns);
+    }
+    if isa.level() == Level::Portable {
+        return scramble.scramble_on(rng, columns);
+    }
+    // SAFETY: an Isa of a level above Portable was detected, so the processor has AVX2 and BMI2.
+    unsafe { avx2(scramble, rng, columns) }
+}
+
+/// [`Interlace::each`]: bits spread by one instruction.
+pub(super) fn interlace(isa: Isa, interlace: &Interlace, components: &[u64], body: impl FnMut(u64)) {
+    #[target_feature(enable = "bmi2")]
+    fn bmi2(interlace: &Interlace, components: &[u64], body: impl FnMut(u64)) {
+        interlace.each_with(components, body, |value, mask| _pdep_u64(value, mask));
+    }
+    if isa.level() == Level::Portable {
+        return interlace.each_with(components, body, scramble::deposit);
+    }
+    // SAFETY: an Isa of a level above Portable was detected, so the processor has BMI2.
+    unsafe { bmi2(interlace, components, body) }
 }
 
 /// Makes the streamed stores of this thread visible to all who synchronise with it later.

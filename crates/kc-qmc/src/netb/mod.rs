@@ -54,6 +54,7 @@ use crate::primes;
 use crate::rng::{Seed, Sfc64};
 use crate::sequence::{Dims, Family, NusEngine, Order, Randomize, Sequence};
 
+mod binary;
 mod config;
 mod coordinate;
 mod matrix;

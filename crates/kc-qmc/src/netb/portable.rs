@@ -10,8 +10,10 @@
 //! - Digits that are too small to change a sum of at least [`TINY`] are left out, and the few smaller sums are done
 //!   digit by digit.
 //!
-//! Bases above 256 would need large tables and carry their digits from row to row instead.
+//! In base 2 digits are added with exclusive or, and the first 53 of them are one exact integer (`binary.rs`). Bases above
+//! 256 would need large tables and carry their digits from row to row instead.
 
+use super::binary::Binary;
 use super::coordinate::{Coordinate, DigitMap, powers};
 use super::matrix::digits_of;
 
@@ -41,6 +43,7 @@ pub(super) struct Plan<'a> {
 
 #[derive(Debug)]
 enum Kind {
+    Binary(Binary),
     Narrow(Narrow),
     Wide(Wide),
 }
@@ -74,6 +77,9 @@ impl<'a> Plan<'a> {
     /// Prepares for about so many rows.
     pub(super) fn new(coordinate: &'a Coordinate, rows: u64) -> Self {
         let base = coordinate.matrix.base;
+        if base == 2 {
+            return Self { coordinate, tiny: 0.0, kind: Kind::Binary(Binary::new(coordinate)) };
+        }
         let significant = coordinate.significant();
         let largest = f64::from(base - 1);
         let kept = powers(base).take(significant).take_while(|power| power * largest >= NEGLIGIBLE).count();
@@ -90,6 +96,7 @@ impl<'a> Plan<'a> {
     #[inline(always)]
     pub(super) fn fill(&self, first: u64, out: &mut [f64]) {
         match &self.kind {
+            Kind::Binary(binary) => binary.fill(first, out),
             Kind::Narrow(narrow) => narrow.fill(self.coordinate, first, out),
             Kind::Wide(wide) => wide.fill(self.coordinate, first, out),
         }

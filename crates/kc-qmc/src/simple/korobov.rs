@@ -104,8 +104,13 @@ impl Korobov {
             choice => match data::korobov_sizes().position(|size| u64::from(size) == n) {
                 Some(row) => Ok(data::korobov(row, last).into()),
                 None if choice == KorobovParameter::Table => {
-                    let near = data::korobov_sizes().min_by_key(|&size| u64::from(size).abs_diff(n)).unwrap_or(1);
-                    Err(Error::argument("rows", format!("a tabulated number of points, for instance {near}"), n))
+                    let near =
+                        data::korobov_sizes().min_by_key(|&size| u64::from(size).abs_diff(n)).unwrap_or(1);
+                    Err(Error::argument(
+                        "rows",
+                        format!("a tabulated number of points, for instance {near}"),
+                        n,
+                    ))
                 }
                 None => search_korobov(n, last),
             },

@@ -83,6 +83,8 @@ impl KroneckerConfig {
 #[derive(Debug, Clone)]
 pub struct Kronecker {
     config: KroneckerConfig,
+    /// Dimensions of the table up to the last in use.
+    last: usize,
     alpha: Vec<f64>,
     shifts: Vec<f64>,
 }
@@ -101,8 +103,13 @@ impl Kronecker {
         let dims = config.dims.resolve(available)?;
         check_replications(config.replications, dims.len())?;
         let randomized = is_shifted(config.randomize, config.replications)?;
-        let shifts =
-            draw_shifts(&mut config.seed.rng(), config.replications, dims.len(), randomized, config.shifts.as_deref())?;
+        let shifts = draw_shifts(
+            &mut config.seed.rng(),
+            config.replications,
+            dims.len(),
+            randomized,
+            config.shifts.as_deref(),
+        )?;
         let last = dims.iter().max().map_or(0, |last| last + 1);
         let root = |prime: u32| f64::from(prime).sqrt().fract();
         let table = match &config.vector {
@@ -116,12 +123,17 @@ impl Kronecker {
         if let Some(at) = table.iter().position(|alpha| !alpha.is_finite()) {
             return Err(Error::not_finite("vector", &[at], table[at]));
         }
-        Ok(Self { alpha: dims.iter().map(|&dim| table[dim]).collect(), shifts, config })
+        Ok(Self { last, alpha: dims.iter().map(|&dim| table[dim]).collect(), shifts, config })
     }
 
     /// What it was made from.
     pub fn config(&self) -> &KroneckerConfig {
         &self.config
+    }
+
+    /// True if [`KroneckerVector::Cbc`] had too few dimensions, so that the vector is Richtmyer's.
+    pub fn fell_back(&self) -> bool {
+        self.config.vector == KroneckerVector::Cbc && self.last > CBC.len()
     }
 
     /// The vector in use.
@@ -136,7 +148,12 @@ impl Kronecker {
 }
 
 /// The rest of a division by 1 in `[0, 1)`, as floor division leaves it.
+#[inline(always)]
 fn frac(y: f64) -> f64 {
+    const EXACT: f64 = (1u64 << 52) as f64;
+    if (0.0..EXACT).contains(&y) {
+        return y - (y as i64) as f64;
+    }
     let rest = y % 1.0;
     // A tiny negative rest becomes 1 when 1 is added.
     let rest = if rest < 0.0 { rest + 1.0 } else { rest };

@@ -44,7 +44,9 @@ const CLOSED: u128 = 1 << 32;
 fn is_shifted(randomize: Randomize, replications: usize) -> Result<bool> {
     match randomize {
         Randomize::Shift => Ok(true),
-        Randomize::None if replications > 1 => Err(crate::blocks::replications_need_randomization(replications)),
+        Randomize::None if replications > 1 => {
+            Err(crate::blocks::replications_need_randomization(replications))
+        }
         Randomize::None => Ok(false),
         other => Err(Error::argument("randomize", "shift or none", format!("{other:?}"))),
     }

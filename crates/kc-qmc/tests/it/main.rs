@@ -2,6 +2,7 @@
 
 mod cases;
 mod cubature;
+mod discrepancy;
 mod integrand;
 mod lattice;
 mod measure;
@@ -11,3 +12,4 @@ mod periodize;
 mod rng;
 mod simple;
 mod special;
+mod table;

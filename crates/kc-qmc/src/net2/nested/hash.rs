@@ -108,20 +108,38 @@ impl Hash {
         rows: &mut [u64],
         pick: impl Fn(u64, u64) -> u64,
     ) {
-        let unused = 64 - self.bits;
         for row in rows.chunks_exact_mut(keys.len()) {
-            for (x, key) in row.iter_mut().zip(keys) {
-                let (mut rest, mut state, mut flips) = (*x << unused, key.start, 0);
-                for _ in 0..self.subtrees {
-                    let path = &PATHS[(rest >> (64 - LEVELS)) as usize];
-                    rest <<= LEVELS;
-                    flips = flips << LEVELS | pick(state, path.mask);
-                    let product = u128::from(state ^ path.spread) * u128::from(key.factor);
-                    state = product as u64 ^ (product >> 64) as u64;
-                }
-                let known = self.subtrees * LEVELS;
-                *x ^= (flips << (64 - known) | state >> known) >> unused;
+            // A point's hashes wait for each other; those of other coordinates need not.
+            let (fours, rest) = row.as_chunks_mut::<4>();
+            let (four_keys, rest_keys) = keys.as_chunks::<4>();
+            for (x, keys) in fours.iter_mut().zip(four_keys) {
+                self.flip(keys, x, &pick);
             }
+            for (x, key) in rest.iter_mut().zip(rest_keys) {
+                self.flip(std::array::from_ref(key), std::array::from_mut(x), &pick);
+            }
+        }
+    }
+
+    /// Flips the digits of some coordinates.
+    #[inline(always)]
+    fn flip<const N: usize>(self, keys: &[Key; N], x: &mut [u64; N], pick: impl Fn(u64, u64) -> u64) {
+        let unused = 64 - self.bits;
+        let known = self.subtrees * LEVELS;
+        let mut rest = x.map(|x| x << unused);
+        let mut state = keys.map(|key| key.start);
+        let mut flips = [0; N];
+        for _ in 0..self.subtrees {
+            for v in 0..N {
+                let path = &PATHS[(rest[v] >> (64 - LEVELS)) as usize];
+                rest[v] <<= LEVELS;
+                flips[v] = flips[v] << LEVELS | pick(state[v], path.mask);
+                let product = u128::from(state[v] ^ path.spread) * u128::from(keys[v].factor);
+                state[v] = product as u64 ^ (product >> 64) as u64;
+            }
+        }
+        for v in 0..N {
+            x[v] ^= (flips[v] << (64 - known) | state[v] >> known) >> unused;
         }
     }
 }

@@ -41,8 +41,8 @@ pub(super) struct Nested {
 }
 
 impl Nested {
-    /// For points of `bits` bits from matrices of so many columns; spawns a seed for each of `replications` times `width`
-    /// coordinates, of which each `alpha` are interlaced in the end.
+    /// For points of `bits` bits from matrices of so many columns, interlaced in the end; spawns a seed for each of
+    /// `replications` times `width` coordinates.
     pub(super) fn new(
         engine: NusEngine,
         seed: &mut Seed,
@@ -50,7 +50,7 @@ impl Nested {
         width: usize,
         columns: usize,
         bits: u32,
-        alpha: usize,
+        interlace: Option<Interlace>,
     ) -> Self {
         let seeds = seed.spawn(replications * width);
         let tries = match engine {
@@ -60,7 +60,6 @@ impl Nested {
             }
         };
         let keys = seeds.into_iter().map(Key::new).collect();
-        let interlace = (alpha > 1).then(|| Interlace::new(alpha, bits, bits));
         Self { engine, width, bits, hash: Hash::new(columns, bits), keys, tries, grown: 0, interlace }
     }
 
@@ -84,9 +83,13 @@ impl Nested {
             return Err(Error::too_large(arg, need, TRIE_POINTS, "values"));
         }
         let (rows, width) = (self.grown..end, self.width);
+        let freeze = self.engine == NusEngine::Auto && end == AUTO_ROWS;
         self.tries.par_iter_mut().enumerate().for_each(|(at, trie)| {
             let columns = &matrices[at / width % matrices.len()];
             columns.coordinate(at % width, rows.clone(), |x| trie.insert(x));
+            if freeze {
+                trie.freeze();
+            }
         });
         self.grown = end;
         Ok(())
@@ -97,28 +100,41 @@ impl Nested {
         let range = replication * self.width..(replication + 1) * self.width;
         match self.engine {
             NusEngine::Hash => self.hash.scramble(isa, &self.keys[range], rows),
-            NusEngine::Trie => {
-                for row in rows.chunks_exact_mut(self.width) {
-                    for (x, trie) in row.iter_mut().zip(&self.tries[range.clone()]) {
-                        *x ^= trie.flips(*x).0;
-                    }
-                }
-            }
+            NusEngine::Trie => each_coordinate(&self.tries[range], rows, |trie, _, x| *x ^= trie.flips(*x).0),
             NusEngine::Auto => {
-                let tries = &self.tries[range.clone()];
                 let mut known = vec![(0, 0); rows.len()];
-                for (row, known) in rows.chunks_exact(self.width).zip(known.chunks_exact_mut(self.width)) {
-                    for ((x, known), trie) in row.iter().zip(known).zip(tries) {
-                        let (flips, open) = trie.flips(*x);
-                        *known = (x ^ flips, open);
-                    }
+                let mut any_open = 0;
+                each_coordinate(&self.tries[range.clone()], rows, |trie, at, x| {
+                    let (flips, open) = trie.flips(*x);
+                    known[at] = (*x ^ flips, open);
+                    any_open |= open;
+                });
+                if any_open != 0 {
+                    self.hash.scramble(isa, &self.keys[range], rows);
                 }
-                self.hash.scramble(isa, &self.keys[range], rows);
                 for (x, (scrambled, open)) in rows.iter_mut().zip(known) {
                     *x = scrambled & !open | *x & open;
                 }
             }
         }
+    }
+
+    /// Cuts rows into batches whose integers stay in a cache: the first, or for tries, each of which should be used for
+    /// long, the second.
+    pub(super) fn batches(&self, rows: Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+        let values = if self.tries.is_empty() { 1 << 11 } else { 1 << 15 };
+        let step = (values / self.width as u64).max(1);
+        let count = (rows.end - rows.start).div_ceil(step);
+        (0..count).map(move |k| {
+            let start = rows.start + k * step;
+            start..(rows.end - start).min(step) + start
+        })
+    }
+
+    /// Bytes of keys and tries.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&self.keys[..])
+            + self.tries.iter().map(|trie| size_of_val(trie) + trie.bytes()).sum::<usize>()
     }
 
     /// Coordinates before interlacing.
@@ -137,12 +153,11 @@ impl Nested {
     }
 }
 
-/// Rows scrambled at a time: their integers stay in the first-level cache.
-pub(super) fn batches(rows: Range<u64>, width: usize) -> impl Iterator<Item = Range<u64>> {
-    let step = (2048 / width as u64).max(1);
-    let count = (rows.end - rows.start).div_ceil(step);
-    (0..count).map(move |k| {
-        let start = rows.start + k * step;
-        start..(rows.end - start).min(step) + start
-    })
+/// Calls `body` with the trie, the place and the value of each of some rows, one coordinate after the other.
+fn each_coordinate(tries: &[Trie], rows: &mut [u64], mut body: impl FnMut(&Trie, usize, &mut u64)) {
+    for (j, trie) in tries.iter().enumerate() {
+        for at in (j..rows.len()).step_by(tries.len()) {
+            body(trie, at, &mut rows[at]);
+        }
+    }
 }

@@ -18,7 +18,13 @@ pub(super) struct Trie {
     root: u32,
     nodes: Vec<Node>,
     leaves: Vec<Leaf>,
+    /// Where the search may begin for each value of the first [`JUMP`] digits; empty while the trie grows.
+    jumps: Vec<u32>,
+    bits: u32,
 }
+
+/// Digits that a search may skip.
+const JUMP: u32 = 12;
 
 /// Where points part: all points below agree in the bits above `bit`.
 #[derive(Debug, Clone, Copy)]
@@ -38,17 +44,41 @@ impl Trie {
     /// The trie that knows the point 0, of so many bits.
     pub(super) fn new(mut rng: Sfc64, bits: u32) -> Self {
         let origin = Leaf { x: 0, flips: rng.bits(bits) };
-        Self { rng, root: LEAF, nodes: Vec::new(), leaves: vec![origin] }
+        Self { rng, root: LEAF, nodes: Vec::new(), leaves: vec![origin], jumps: Vec::new(), bits }
+    }
+
+    /// Bytes of what is known.
+    pub(super) fn bytes(&self) -> usize {
+        let links = size_of::<u32>() * self.jumps.capacity();
+        size_of::<Node>() * self.nodes.capacity() + size_of::<Leaf>() * self.leaves.capacity() + links
     }
 
     /// The known point that agrees with `x` in as many leading bits as any.
     fn nearest(&self, x: u64) -> Leaf {
-        let mut link = self.root;
+        let first = match self.jumps[..] {
+            [] => self.root,
+            ref jumps => jumps[(x >> (self.bits - JUMP)) as usize],
+        };
+        self.leaves[(self.search(first, x, 0) & !LEAF) as usize]
+    }
+
+    /// Follows `x` from a link down to a leaf, or to a node that decides over a bit below `last`.
+    fn search(&self, mut link: u32, x: u64, last: u32) -> u32 {
         while link & LEAF == 0 {
             let node = &self.nodes[link as usize];
+            if node.bit < last {
+                break;
+            }
             link = node.children[(x >> node.bit & 1) as usize];
         }
-        self.leaves[(link & !LEAF) as usize]
+        link
+    }
+
+    /// Makes searches of the trie, which will not grow any more, short.
+    pub(super) fn freeze(&mut self) {
+        if let Some(last) = self.bits.checked_sub(JUMP) {
+            self.jumps = (0..1 << JUMP).map(|digits| self.search(self.root, digits << last, last)).collect();
+        }
     }
 
     /// The flips of `x` as far as they are known, and the bits (from the lowest on) where they are not.
