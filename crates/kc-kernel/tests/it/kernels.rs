@@ -94,7 +94,10 @@ fn digital_kernels_are_their_walsh_series() {
             let sum: f64 = (1..1u64 << bits).map(|k| walsh(k, x) * (-mu(k, alpha)).exp2()).sum();
             let value = dsi::reference::kappa(alpha as u8, x, bits);
             // The rest of the series is of the order of bits 2^-bits.
-            assert!((sum - value).abs() < f64::from(bits) * (-f64::from(bits)).exp2(), "{alpha} {x}: {sum} {value}");
+            assert!(
+                (sum - value).abs() < f64::from(bits) * (-f64::from(bits)).exp2(),
+                "{alpha} {x}: {sum} {value}"
+            );
         }
     }
 }
