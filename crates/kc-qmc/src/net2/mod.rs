@@ -28,9 +28,22 @@
 //!
 //! The same seed gives the bits of QMCPy 2.4 (`DigitalNetB2`).
 //!
+//! # Nested scrambling
+//! [`NusEngine::Trie`](crate::NusEngine::Trie) draws flips when they are first needed, as QMCPy does, and always as if
+//! all rows from 0 on had been asked for in order: a range from the middle equals that part of the whole, and costs as
+//! much. [`NusEngine::Hash`](crate::NusEngine::Hash) computes the flips of any point at once from a hash of its digits.
+//! [`NusEngine::Auto`](crate::NusEngine::Auto) takes the flips of every digit that the first 2^12 points pass through
+//! from their trie, and all others from the hash: one scrambling, that begins with QMCPy's points and has no end.
+//!
 //! # Cost
 //! One load, one exclusive or and one conversion per value: stores to memory are the limit. A table holds the low rows,
 //! one column sum per 2^b rows the rest (see `columns.rs`); any first index costs the same.
+//!
+//! One core of a server processor (Zen 4, AVX2), shifted and matrix-scrambled points in f64: 3.4e9 values/s for 1 to 100
+//! dimensions and 2^17 to 2^22 points, which is 95 to 99 % of what streaming stores of a constant reach (27 GB/s); 3.2e9
+//! with 1000 dimensions; 3e9 to 5e9 in blocks of 4096 rows that stay in the caches; f32: 3.1e9. Scrambling the matrices of
+//! all 21 201 dimensions: 9 ms. Nested: 8e6 new points and 3e7 known ones per second and coordinate by the trie, 1.0e8 by
+//! the hash, 6e7 by both.
 //!
 //! ```
 //! use kc_qmc::{Sequence, net2::{DigitalNet, DigitalNetConfig}};
@@ -148,8 +161,7 @@ impl DigitalNet {
         let table_bits = table.bits() - cut;
         if cut > 0 {
             if matches!(config.table, NetTable::Matrices(_)) {
-                let expected =
-                    format!("{table_bits} (the bits of the matrices) to 64", table_bits = table.bits());
+                let expected = format!("{} (the bits of the matrices) to 64", table.bits());
                 return Err(Error::argument("bits", expected, config.bits));
             }
             warnings.push(NetWarning::Truncated { table: table.bits(), bits: table_bits });
