@@ -11,8 +11,9 @@ use kc_qmc::integrand::{
 use super::measures::{covariance, decomposition_of};
 use super::named::Named;
 
-const NAMES: &str = "keister, genz-FAMILY-KIND, ishigami, box, asian, european, barrier, lookback, digital, linear0, sin1d, multimodal2d, fourbranch2d, \
-                     hartmann6, bayesian-lr, neg-exp, cubic3 or sensitivity(NAME)";
+const NAMES: &str = "keister, genz-FAMILY-KIND, ishigami, box, asian, european, barrier, lookback, digital, \
+                     linear0, sin1d, multimodal2d, fourbranch2d, hartmann6, bayesian-lr, neg-exp, cubic3 or \
+                     sensitivity(NAME)";
 
 /// The integrand of this name on the unit cube of `dim` coordinates. For sensitivity indices `dim` is that of the
 /// function, half of the integrand's.
