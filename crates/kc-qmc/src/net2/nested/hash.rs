@@ -1,14 +1,14 @@
 //! Flips from a keyed hash: without state, for any point at once.
 //!
-//! The digits are taken six at a time. For each prefix of 6 k digits a hash of 64 bits holds the 63 flips of the subtree
-//! of the next six levels: the node at level l of the subtree with local prefix q (l digits) has bit
-//! `64 - 2^(l+1) + q`. So the six flips on the way to a leaf are those bits that a mask of six bits, one of 64, picks out
-//! in order of level. The hash of a longer prefix comes from that of the shorter one and the six digits between: their
-//! number is spread to 64 bits by a table, added without carry, and multiplied by a key; low and high half of the product
-//! are added without carry (as in W. Yi's wyhash).
+//! The digits are taken six at a time. For each prefix of 6 k digits a hash of 64 bits holds the 63 flips of the
+//! subtree of the next six levels: the node at level l of the subtree with local prefix q (l digits) has bit `64 -
+//! 2^(l+1) + q`. So the six flips on the way to a leaf are those bits that a mask of six bits, one of 64, picks
+//! out in order of level. The hash of a longer prefix comes from that of the shorter one and the six digits
+//! between: their number is spread to 64 bits by a table, added without carry, and multiplied by a key; low and
+//! high half of the product are added without carry (as in W. Yi's wyhash).
 //!
-//! With m columns, m + 8 levels are treated so; points that agree longer are too rare to matter, and the levels below take
-//! their flips from one hash of the prefix.
+//! With m columns, m + 8 levels are treated so; points that agree longer are too rare to matter, and the levels
+//! below take their flips from one hash of the prefix.
 
 use kc_core::Isa;
 
