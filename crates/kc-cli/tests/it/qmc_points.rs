@@ -171,7 +171,7 @@ fn bad_input_is_refused() {
     fails("--gen lattice --dim 2 --n 4 --n-min 8", 1, "rows");
     fails("--gen lattice --dim 2 --n 2097152", 1, "1048576");
     fails("--gen lattice --dim 2 --n 6", 1, "power of 2");
-    fails("--gen sobol --dim 2 --n 6", 1, "powers of 2");
+    fails("--gen sobol --dim 2 --n 6", 1, "power of 2");
     fails("--gen lattice --dim 2 --n 8 --replications 0", 1, "replications");
     fails("--gen lattice --dim 2 --n 8 --replications 2 --randomize none", 1, "replications");
     fails("--gen sobol --dim 2 --n 8 --bits 65", 1, "bits");
