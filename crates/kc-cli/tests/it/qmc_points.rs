@@ -198,7 +198,7 @@ fn bad_input_is_refused() {
     fails("--gen sobol --dim 2 --dims 1 --n 8", 2, "--dims");
     fails("--gen sobol --dim 2", 2, "--n");
     fails("--gen cube --dim 2 --n 8", 2, "cube");
-    fails("--gen sobol --dim 2 --n 8 --seed -1", 2, "seed");
+    fails("--gen sobol --dim 2 --n 8 --seed minus", 2, "seed");
     fails("--gen iid --dim 16777216 --n 9007199254740992", 1, "error");
 }
 

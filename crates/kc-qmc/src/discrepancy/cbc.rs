@@ -188,9 +188,9 @@ fn primitive_root(n: u64) -> u64 {
     let factors: Vec<u64> = {
         let (mut rest, mut factors) = (n - 1, Vec::new());
         for d in (2..).take_while(|d| d * d < n) {
-            if rest % d == 0 {
+            if rest.is_multiple_of(d) {
                 factors.push(d);
-                while rest % d == 0 {
+                while rest.is_multiple_of(d) {
                     rest /= d;
                 }
             }

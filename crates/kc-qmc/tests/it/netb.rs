@@ -164,7 +164,7 @@ fn the_last_dimension_follows_the_definition() {
 #[test]
 fn a_tail_is_that_of_the_full_run() {
     for config in nets() {
-        let end = GeneralNet::new(config.clone()).unwrap().limit().min(900) as u64;
+        let end = GeneralNet::new(config.clone()).unwrap().limit().min(400) as u64;
         check_tail(|| Box::new(GeneralNet::new(config.clone()).unwrap()), end / 7, end);
     }
 }
