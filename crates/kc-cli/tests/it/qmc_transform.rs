@@ -47,7 +47,6 @@ fn every_golden_measure_comes_out() {
         let want: Tensor<f64, 2> = golden_tensor(&format!("qmcpy/tm_{name}.npy"));
         let got = stored::<2>(&dir.join("t.npy"));
         assert_eq!(got.shape(), want.shape());
-        println!("{name}");
         assert_close(got.as_slice(), want.as_slice(), Tol::rel(1e-12));
         assert_close(stored::<1>(&dir.join("w.npy")).as_slice(), &numbers(weights), Tol::rel(1e-12));
         seen += 1;

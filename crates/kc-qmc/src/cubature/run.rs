@@ -334,3 +334,90 @@ fn scatter(values: &[f64], at: Range<usize>, part: Range<usize>, rows: usize, li
         from += count;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::checksum;
+    use super::super::{
+        BayesConfig, CltConfig, CltVecConfig, Cubature, FailureConfig, GuaranteedConfig, MlmcConfig,
+        MlqmcConfig, MultilevelCubature, MultilevelOption, ReplicatedConfig,
+    };
+    use crate::integrand::{Keister, OptionConfig};
+    use crate::{DigitalNet, DigitalNetConfig, Iid, IidConfig, Sequence};
+
+    fn net(replications: usize) -> DigitalNet {
+        let mut config = DigitalNetConfig::new(2, 3u64);
+        config.replications = replications;
+        DigitalNet::new(config).unwrap()
+    }
+
+    fn iid() -> Iid {
+        Iid::new(IidConfig::new(2, 3u64)).unwrap()
+    }
+
+    /// States with one byte changed and a check sum that fits: an error or a run that goes on, never a panic.
+    fn forge(state: &[u8], mut restore: impl FnMut(&[u8])) {
+        let body = state.len() - 8;
+        let step = (body / 400).max(1);
+        for at in (8..body.min(400)).chain((400..body).step_by(step)) {
+            for change in [0x01, 0x80, 0xff] {
+                let mut forged = state.to_vec();
+                forged[at] ^= change;
+                let check = checksum(&forged[..body]);
+                forged[body..].copy_from_slice(&check.to_le_bytes());
+                restore(&forged);
+            }
+        }
+    }
+
+    fn check(cubature: &dyn Cubature, sequence: &dyn Fn() -> Box<dyn Sequence>) {
+        let f = Keister::on_cube(2).unwrap();
+        let mut first = sequence();
+        let mut run = cubature.start(&mut *first, &f).unwrap();
+        run.step().unwrap();
+        let state = run.save().unwrap();
+        forge(&state, |forged| {
+            let mut sequence = sequence();
+            let mut run = cubature.start(&mut *sequence, &f).unwrap();
+            if run.restore(forged).is_ok() {
+                let _ = run.step();
+            }
+        });
+    }
+
+    #[test]
+    fn forged_states_do_not_panic() {
+        let mut small = GuaranteedConfig::default();
+        (small.n_init, small.check_cone) = (1 << 8, true);
+        check(&small, &|| Box::new(net(1)));
+        check(&ReplicatedConfig::default(), &|| Box::new(net(4)));
+        check(&CltVecConfig::default(), &|| Box::new(iid()));
+        check(&CltConfig::default(), &|| Box::new(iid()));
+        let mut small = BayesConfig::default();
+        small.n_init = 1 << 4;
+        check(&small, &|| Box::new(net(1)));
+        let mut small = FailureConfig::default();
+        (small.n_init, small.n_approx, small.n_limit) = (4, 1 << 4, 8);
+        check(&small, &|| Box::new(net(1)));
+    }
+
+    #[test]
+    fn forged_states_of_levels_do_not_panic() {
+        let problem = MultilevelOption::new(OptionConfig::default(), 2).unwrap();
+        let check = |cubature: &dyn MultilevelCubature, sequence: &dyn Fn() -> Box<dyn Sequence>| {
+            let mut first = sequence();
+            let mut run = cubature.start(&mut *first, &problem).unwrap();
+            for _ in 0..4 {
+                run.step().unwrap();
+            }
+            let state = run.save().unwrap();
+            forge(&state, |forged| {
+                let mut sequence = sequence();
+                let mut run = cubature.start(&mut *sequence, &problem).unwrap();
+                let _ = run.restore(forged);
+            });
+        };
+        check(&MlmcConfig::default(), &|| Box::new(iid()));
+        check(&MlqmcConfig::default(), &|| Box::new(net(8)));
+    }
+}

@@ -216,7 +216,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Finds damage, not malice: lanes of multiply and rotate.
-fn checksum(bytes: &[u8]) -> u64 {
+pub(super) fn checksum(bytes: &[u8]) -> u64 {
     const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut hash = bytes.len() as u64 ^ FACTOR;
     let mut words = bytes.chunks_exact(8);

@@ -27,7 +27,7 @@ impl Lebesgue {
     /// `Empty` without coordinates; `Argument` unless each lower end is below the upper one.
     pub fn on(range: Vec<(f64, f64)>) -> Result<Self> {
         dimension("lebesgue", range.len())?;
-        match range.iter().find(|(low, high)| !(low < high)) {
+        match range.iter().find(|(low, high)| low >= high || low.is_nan() || high.is_nan()) {
             Some((low, high)) => Err(Error::argument("lebesgue.range", format!("more than {low}"), high)),
             None => Ok(Self { range }),
         }

@@ -125,15 +125,15 @@ fn strip<O: Output<Value = f64>>(
 
 /// [`Hash::scramble`]: the flips of a path by one instruction.
 pub(super) fn hash(isa: Isa, hash: Hash, keys: &[Key], rows: &mut [u64]) {
-    #[target_feature(enable = "bmi2")]
-    fn bmi2(hash: Hash, keys: &[Key], rows: &mut [u64]) {
+    #[target_feature(enable = "avx2,bmi2")]
+    fn avx2(hash: Hash, keys: &[Key], rows: &mut [u64]) {
         hash.scramble_with(keys, rows, |word, mask| _pext_u64(word, mask));
     }
     if isa.level() == Level::Portable {
         return hash.scramble_with(keys, rows, hash::pick);
     }
-    // SAFETY: an Isa of a level above Portable was detected, so the processor has BMI2.
-    unsafe { bmi2(hash, keys, rows) }
+    // SAFETY: an Isa of a level above Portable was detected, so the processor has AVX2 and BMI2.
+    unsafe { avx2(hash, keys, rows) }
 }
 
 /// [`LinearScramble::scramble`], compiled for the level.

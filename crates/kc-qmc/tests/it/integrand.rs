@@ -121,7 +121,6 @@ fn values_are_the_golden_ones() {
         assert_eq!((f.dim(), f.outputs() * 16), (dim, want.len()), "{name}");
         let mut got = vec![0.0; want.len()];
         f.evaluate(&points, &vec![true; f.outputs()], &mut got).unwrap();
-        println!("{name} {}", case["params"]);
         assert_close(&got, &want, Tol { abs: 1e-12, ..Tol::rel(1e-12) });
         assert!(f.fingerprint().is_some());
     }

@@ -28,7 +28,6 @@ fn compare(name: &str, measure: &dyn Measure, case: &Value) {
     let want: Tensor<f64, 2> = golden_tensor(&format!("qmcpy/tm_{name}.npy"));
     let mut t = vec![0.0; u.as_slice().len()];
     measure.transform(u.as_slice(), &mut t).unwrap();
-    println!("{name}");
     assert_close(&t, want.as_slice(), Tol::rel(1e-12));
     let mut density = vec![0.0; 16];
     measure.density(&t, &mut density).unwrap();
@@ -257,7 +256,7 @@ fn densities_are_derivatives_and_probabilities_are_differences() {
 
 #[test]
 fn moments_are_those_of_the_points() {
-    let n = 1 << 17;
+    let n = 1 << 14;
     for distribution in every_family() {
         let (Some(mean), Some(variance)) = (distribution.mean(), distribution.variance()) else { continue };
         let values: Vec<f64> =
@@ -265,7 +264,7 @@ fn moments_are_those_of_the_points() {
         let got = values.iter().sum::<f64>() / f64::from(n);
         let spread = values.iter().map(|x| (x - got).powi(2)).sum::<f64>() / f64::from(n);
         assert!((got - mean).abs() < 2e-3 * (1.0 + variance.sqrt()), "{distribution:?}: {got} and {mean}");
-        assert!((spread - variance).abs() < 1e-2 * variance, "{distribution:?}: {spread} and {variance}");
+        assert!((spread - variance).abs() < 2e-2 * variance, "{distribution:?}: {spread} and {variance}");
     }
     let cauchy: Distribution = "cauchy".parse().unwrap();
     assert_eq!((cauchy.mean(), cauchy.variance()), (None, None));
@@ -399,13 +398,13 @@ fn densities_integrate_to_one() {
         } else {
             Box::new(StudentT::new(&[1.0, 2.0], &[4.0, 0.0, 0.0, 4.0], 3.0).unwrap())
         };
-        let n = 1 << 16;
+        let n = 1 << 14;
         let (mut t, mut inner, mut outer) = (vec![0.0; 2 * n], vec![0.0; n], vec![0.0; n]);
         wide.transform(&lattice(2, n), &mut t).unwrap();
         measure.density(&t, &mut inner).unwrap();
         wide.density(&t, &mut outer).unwrap();
         let total = inner.iter().zip(&outer).map(|(a, b)| a / b).sum::<f64>() / n as f64;
-        assert!((total - 1.0).abs() < 4e-3, "{}: {total}", measure.fingerprint());
+        assert!((total - 1.0).abs() < 8e-3, "{}: {total}", measure.fingerprint());
     }
 }
 

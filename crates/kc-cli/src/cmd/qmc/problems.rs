@@ -3,23 +3,23 @@
 use std::path::Path;
 
 use anyhow::Result;
-use kc_core::Error;
 use kc_qmc::Integrand;
 use kc_qmc::cubature::{Multilevel, MultilevelOption};
-use kc_qmc::integrand::{Keister, OptionConfig};
 
-/// The integrand with this name.
-pub(super) fn integrand(text: &str, _params: Option<&Path>, dim: usize) -> Result<Box<dyn Integrand>> {
-    match text {
-        "keister" => Ok(Box::new(Keister::on_cube(dim)?)),
-        other => Err(Error::argument("integrand", "keister", other).into()),
-    }
+use super::integrands;
+use super::named::Named;
+
+fn named(text: &str, params: Option<&Path>) -> Result<Named> {
+    text.parse::<Named>()?.with_file(params)
+}
+
+/// The integrand with this name, with parameters from the text and a file.
+pub(super) fn integrand(text: &str, params: Option<&Path>, dim: usize) -> Result<Box<dyn Integrand>> {
+    Ok(integrands::integrand(&named(text, params)?, dim)?)
 }
 
 /// The multilevel problem with this name, with `coarsest` coordinates on level 0.
-pub(super) fn multilevel(text: &str, _params: Option<&Path>, coarsest: usize) -> Result<Box<dyn Multilevel>> {
-    match text {
-        "option" => Ok(Box::new(MultilevelOption::new(OptionConfig::default(), coarsest)?)),
-        other => Err(Error::argument("integrand", "option", other).into()),
-    }
+pub(super) fn multilevel(text: &str, params: Option<&Path>, coarsest: usize) -> Result<Box<dyn Multilevel>> {
+    let config = integrands::option_config(&named(text, params)?)?;
+    Ok(Box::new(MultilevelOption::new(config, coarsest)?))
 }
