@@ -33,7 +33,8 @@
 //!
 //! # Cost
 //! One multiplication, one rounding, two additions and a comparison per value, 4 values at a time, from tables that
-//! repeat every few rows; the limit is storing 8 bytes per value.
+//! repeat every few rows; the limit is storing 8 bytes per value. One core of a Zen 3 processor writes 1.3e9 values per
+//! second to memory (10 dimensions, 2^19 points; a constant 3.9e9) and 2.5e9 to its caches.
 //!
 //! # Source
 //! S. Joe, I. H. Sloan, *Lattice Methods for Multiple Integration* (1994); F. Y. Kuo, D. Nuyens, *Application of
