@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
         return Err(Error::shape("in", format!("{} coordinates", function.dim()), &[count, dim]).into());
     }
     let outputs = function.outputs();
-    let size = outputs.checked_mul(count).unwrap_or(usize::MAX);
+    let size = outputs.saturating_mul(count);
     let mut values = Tensor::<f64, 1>::zeros([size])?;
     function.evaluate(points.as_slice(), &vec![true; outputs], values.as_mut_slice())?;
     ctx.say(format_args!("{} values", values.len()));
