@@ -72,6 +72,10 @@ fn importance_weights_give_the_golden_values() {
     compare("lebesgue_over_gaussian", "lebesgue", json!({"measure": "gaussian", "cov": 1.5}), |t| {
         (-t.iter().map(|t| t * t).sum::<f64>()).exp()
     });
+    // The same on one command line.
+    let args = ["qmc", "transform", "--measure", "lebesgue:sampler=gaussian:cov=1.5", "--in", &u];
+    kc_ok(dir, &[&args[..], &["--out", "s.npy", "--weights", "v.npy"]].concat());
+    assert_eq!(stored::<1>(&dir.join("v.npy")), stored::<1>(&dir.join("w.npy")));
     compare("uniform_through_kumaraswamy", "uniform", json!(["kumaraswamy:a=2,b=3"]), |t| {
         t.iter().sum::<f64>().exp()
     });

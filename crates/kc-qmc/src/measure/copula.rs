@@ -129,22 +129,21 @@ impl Copula {
         Ok(())
     }
 
-    /// The logarithm of the density at a point of the cube.
-    fn ln_density(&self, v: &[f64]) -> f64 {
+    /// The logarithm of the density at a point of the cube; `z` and `w` are scratch of its length.
+    fn ln_density(&self, v: &[f64], z: &mut [f64], w: &mut [f64]) -> f64 {
         let d = self.dim as f64;
         match &self.family {
             Family::Gaussian { lower, .. } => {
-                let z: Vec<f64> = v.iter().map(|&v| normal_quantile(v)).collect();
-                let mut w = vec![0.0; self.dim];
-                forward_solve(lower, &z, &mut w);
+                z.iter_mut().zip(v).for_each(|(z, &v)| *z = normal_quantile(v));
+                forward_solve(lower, z, w);
                 let volume: f64 = (0..self.dim).map(|i| lower[i * self.dim + i].ln()).sum();
-                let squares: f64 = z.iter().zip(&w).map(|(z, w)| z * z - w * w).sum();
+                let squares: f64 = z.iter().zip(w.iter()).map(|(z, w)| z * z - w * w).sum();
                 0.5 * squares - volume
             }
             Family::Student { df, conditional, .. } => {
-                let z: Vec<f64> = v.iter().map(|&v| t_quantile(v, *df)).collect();
+                z.iter_mut().zip(v).for_each(|(z, &v)| *z = t_quantile(v, *df));
                 let alone: f64 = z.iter().map(|&z| t_ln_pdf(z, *df)).sum();
-                conditional.ln_density(&z, &mut vec![0.0; self.dim]) - alone
+                conditional.ln_density(z, w) - alone
             }
             Family::Clayton { theta } => {
                 let sum =
@@ -392,20 +391,17 @@ impl Measure for CopulaMeasure {
         if let Some(discrete) = self.marginals.list().iter().find(|distribution| distribution.is_discrete()) {
             return Err(no_density(discrete));
         }
+        let [mut v, mut z, mut w] = [(); 3].map(|()| vec![0.0; dim]);
         for (t, out) in t.chunks_exact(dim).zip(out) {
             let alone = self.marginals.ln_density(t)?;
             if alone == f64::NEG_INFINITY {
                 *out = 0.0;
                 continue;
             }
-            let v: Vec<f64> = self
-                .marginals
-                .list()
-                .iter()
-                .zip(t)
-                .map(|(distribution, &t)| clip(distribution.cdf(t)))
-                .collect();
-            *out = (alone + self.copula.ln_density(&v)).exp();
+            for ((v, distribution), &t) in v.iter_mut().zip(self.marginals.list()).zip(t) {
+                *v = clip(distribution.cdf(t));
+            }
+            *out = (alone + self.copula.ln_density(&v, &mut z, &mut w)).exp();
         }
         Ok(())
     }

@@ -73,7 +73,8 @@ impl Measure for Uniform {
         density_rows(self.dim(), t, out)?;
         let inside: f64 = self.lower.iter().zip(&self.upper).map(|(low, high)| 1.0 / (high - low)).product();
         for (t, out) in t.chunks_exact(self.dim()).zip(out) {
-            let within = t.iter().zip(self.range()).all(|(t, (low, high))| (low..=high).contains(t));
+            let mut ends = self.lower.iter().zip(&self.upper).zip(t);
+            let within = ends.all(|((low, high), t)| (low..=high).contains(&t));
             *out = if within { inside } else { 0.0 };
         }
         Ok(())

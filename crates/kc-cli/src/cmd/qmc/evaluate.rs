@@ -15,15 +15,24 @@ use crate::{input, output};
 
 /// Evaluate a named integrand at points of the unit cube
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Integrands:\n  \
-    keister; genz-oscillatory-1 (families oscillatory, corner, product, gaussian, continuous, discontinuous; kinds 1 to \
-    3);\n  ishigami:a=7,b=0.1; box:s=[..]; linear0; sin1d:k=1; multimodal2d; fourbranch2d; hartmann6; neg-exp; cubic3;\n  \
-    asian, european, barrier, lookback, digital (or option with kind) with side [call], volatility [0.5], start [30], strike\n  \
-    [35], rate [0], t_final [1], decomposition [pca], mean [arithmetic], rule [trapezoidal], barrier [in],\n  \
-    barrier_price [38], payout [10]; bayesian-lr with features, labels, prior_mean [0], prior_covariance [10];\n  \
-    sensitivity(NAME) with indices [singletons] (or all), at points of twice the coordinates\n\n\
-    Examples:\n  kc qmc evaluate --integrand keister --in u.npy --out y.npy\n  \
-    kc qmc evaluate --integrand option:kind=european,side=put,rate=0.05 --in u.npy --out y.npy")]
+#[command(after_help = "\
+Integrands and their parameters:
+  keister, linear0, multimodal2d, fourbranch2d, hartmann6, neg-exp, cubic3: none
+  genz-FAMILY-KIND  families oscillatory, corner, product, gaussian, continuous, discontinuous;
+                    kinds of coefficients 1 to 3
+  ishigami          a [7], b [0.1]
+  box               s [1], a list for several outputs
+  sin1d             k [1]
+  option            kind [asian] (european, barrier, lookback, digital), side [call] (put),
+                    volatility [0.5], start [30], strike [35], rate [0], t_final [1],
+                    decomposition [pca] (cholesky, bridge), mean [arithmetic] (geometric),
+                    rule [trapezoidal] (right), barrier [in] (out), barrier_price [38], payout [10]
+  bayesian-lr       features, labels, prior_mean [0], prior_covariance [10]
+  sensitivity(NAME) indices [singletons] (all); points have twice the coordinates of NAME
+
+Examples:
+  kc qmc evaluate --integrand keister --in u.npy --out y.npy
+  kc qmc evaluate --integrand option:kind=european,side=put,rate=0.05 --in u.npy --out y.npy")]
 pub(crate) struct Args {
     /// The integrand, NAME[:key=value,..]; names and parameters are listed below
     #[arg(long, value_name = "NAME[:K=V,..]")]
@@ -52,7 +61,7 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
         return Err(Error::shape("in", format!("{} coordinates", function.dim()), &[count, dim]).into());
     }
     let outputs = function.outputs();
-    let size = outputs.checked_mul(count).unwrap_or(usize::MAX);
+    let size = outputs.saturating_mul(count);
     let mut values = Tensor::<f64, 1>::zeros([size])?;
     function.evaluate(points.as_slice(), &vec![true; outputs], values.as_mut_slice())?;
     ctx.say(format_args!("{} values", values.len()));

@@ -14,30 +14,36 @@ use crate::{input, output};
 
 /// Map points of the unit cube to a measure: t = psi(u), with densities or importance weights
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Measures and parameters (a list is one value per coordinate, a matrix a list of lists; `;` separates\n\
-    lists on the command line):\n  \
-    uniform                lower [0], upper [1]\n  \
-    gaussian               mean [0], cov [1] (number, list, matrix), decomposition [pca] (or cholesky)\n  \
-    brownian               t_final [1], initial [0], drift [0], diffusion [1], decomposition [pca] (or cholesky, \
-    bridge),\n                         monitoring_times, bridge_order [vdc] (or given), output_order [increasing] (or input)\n  \
-    gbm                    the same; initial [1]\n  \
-    student_t              loc [0], shape (matrix), df\n  \
-    matern_gp              points, length_scale [1], nu [1.5] (or \"inf\"), variance [1], mean [0], nugget [1e-6], \
-    decomposition\n  \
-    kumaraswamy, johnsons_su, bernoulli_cont, triangular, zero_inflated_exp, norm, lognorm, expon, gamma, beta, t, \
-    chi2,\n  weibull, cauchy, logistic, laplace, truncnorm, poisson, binomial: the family's parameters, in each \
-    coordinate\n  \
-    marginals              marginals: list of texts like \"norm(0,1)\", \"expon(rate=0.5)\"\n  \
-    gaussian_copula, student_copula, clayton_copula, gumbel_copula, frank_copula: marginals [uniform], correlation, \
-    df, theta\n  \
-    uniform_triangle; product with blocks: list of objects {\"measure\": NAME, \"dim\": N, ..}; lebesgue\n\
-    Any of them may have a sampler ({\"measure\": NAME, ..}, or a list of them, first first): the points are its, and\n\
-    the weights are density times the sampler's Jacobian.\n\n\
-    Examples:\n  kc qmc transform --measure gaussian:mean=1,cov=4 --in u.npy --out t.npy\n  \
-    kc qmc transform --measure brownian:t_final=2,decomposition=bridge --in u.npy --out t.npy --weights w.npy\n  \
-    kc qmc transform --measure gaussian_copula --params m.json --in u.npy --out t.npy"
-)]
+#[command(after_help = "\
+Measures and their parameters. A parameter in each coordinate is one value or a list; a matrix is a
+list of lists. On the command line a;b;c is a list too.
+  uniform           lower [0], upper [1]
+  gaussian          mean [0], cov [1] (number, list, matrix), decomposition [pca] (cholesky)
+  brownian          t_final [1], initial [0], drift [0], diffusion [1], monitoring_times,
+                    decomposition [pca] (cholesky, bridge), bridge_order [vdc] (given),
+                    output_order [increasing] (input)
+  gbm               as brownian; initial [1]
+  student_t         loc [0], shape (matrix), df
+  matern_gp         points, length_scale [1], nu [1.5] (or inf), variance [1], mean [0],
+                    nugget [1e-6], decomposition [pca] (cholesky)
+  uniform_triangle  none
+  product           blocks: list of objects {\"measure\": NAME, \"dim\": N, ..}
+  marginals         marginals: list of texts like \"norm(0,1)\", \"expon(rate=0.5)\"
+  gaussian_copula, student_copula, clayton_copula, gumbel_copula, frank_copula
+                    marginals [uniform], correlation, df, theta
+  lebesgue          none; needs a sampler
+  norm, lognorm, expon, gamma, beta, t, chi2, weibull, cauchy, logistic, laplace, triangular,
+  truncnorm, poisson, binomial, kumaraswamy, johnsons_su, bernoulli_cont, zero_inflated_exp
+                    the parameters of the family, in each coordinate
+Any of them may have a sampler: a NAME[:K=V,..], an object {\"measure\": NAME, ..}, or a list of
+them in the order in which they are applied. The points are the sampler's then, and the weights are
+densities times its Jacobian.
+
+Examples:
+  kc qmc transform --measure gaussian:mean=1,cov=4 --in u.npy --out t.npy
+  kc qmc transform --measure brownian:decomposition=bridge --in u.npy --out t.npy --weights w.npy
+  kc qmc transform --measure lebesgue:sampler=gaussian:cov=2 --in u.npy --out t.npy --weights w.npy
+  kc qmc transform --measure gaussian_copula --params m.json --in u.npy --out t.npy")]
 pub(crate) struct Args {
     /// The measure, NAME[:key=value,..]; names and parameters are listed below
     #[arg(long, value_name = "NAME[:K=V,..]")]
