@@ -53,7 +53,8 @@ fn golden_runs_come_out() {
             "bayes-sobol" => "bayes-net",
             other => other,
         };
-        let mut args: Vec<String> = ["qmc", "integrate", "--algo", algo, "--integrand", integrand].map(str::to_owned).into();
+        let mut args: Vec<String> =
+            ["qmc", "integrate", "--algo", algo, "--integrand", integrand].map(str::to_owned).into();
         args.extend(["--params", "p.json", "--out", "r.json"].map(str::to_owned));
         for (key, flag) in [
             ("d", "dim"),
@@ -88,7 +89,8 @@ fn golden_runs_come_out() {
 }
 
 /// A program for any POSIX shell: the first coordinate.
-const FIRST: &str = "while read -r n d; do i=0; while [ $i -lt $n ]; do read -r x rest; echo $x; i=$((i+1)); done; done";
+const FIRST: &str =
+    "while read -r n d; do i=0; while [ $i -lt $n ]; do read -r x rest; echo $x; i=$((i+1)); done; done";
 
 fn with_program(dir: &Path) {
     std::fs::write(dir.join("f.sh"), FIRST).expect("a file");
@@ -99,7 +101,8 @@ fn a_program_is_an_integrand_and_its_run_goes_on() {
     let folder = folder();
     let dir = folder.path();
     with_program(dir);
-    let base = ["qmc", "integrate", "--algo", "net-g", "--dim", "2", "--command", "sh f.sh", "--out", "r.json"];
+    let base =
+        ["qmc", "integrate", "--algo", "net-g", "--dim", "2", "--command", "sh f.sh", "--out", "r.json"];
     let loose = kc_json(dir, &[&base[..], &["--abs-tol", "1e-3", "--state", "s.bin"]].concat(), "r.json");
     assert!((loose["solution"].as_f64().expect("a number") - 0.5).abs() < 1e-3);
     let resumed = kc_json(dir, &[&base[..], &["--abs-tol", "1e-4", "--resume", "s.bin"]].concat(), "r.json");
@@ -126,14 +129,26 @@ fn programs_that_fail_say_where() {
         ("sh -c 'read -r x; echo 1; exit 3'", "(exit status: 3) after 1 of 1024 lines"),
         ("sh -c 'echo abc'", "command: batch 0: line 1: expected a number, got \"abc\""),
         ("sh -c 'echo 1; echo 1 2'", "command: batch 0: line 2: expected 1 numbers, got 2"),
-        ("sh -c 'while read -r x; do echo nan; done'", "integrand: expected finite values, got NaN at [0, 0]"),
+        (
+            "sh -c 'while read -r x; do echo nan; done'",
+            "integrand: expected finite values, got NaN at [0, 0]",
+        ),
         ("sh -c 'unfinished", "closing single quote"),
         ("", "command"),
     ] {
         let args = ["qmc", "integrate", "--algo", "net-g", "--dim", "3", "--command", command];
         kc_fails(dir, &args, 1, message);
     }
-    let args = ["qmc", "integrate", "--algo", "net-g", "--dim", "3", "--command", "sh -c 'while read -r x; do echo 1; done'"];
+    let args = [
+        "qmc",
+        "integrate",
+        "--algo",
+        "net-g",
+        "--dim",
+        "3",
+        "--command",
+        "sh -c 'while read -r x; do echo 1; done'",
+    ];
     kc_fails(dir, &[&args[..], &["--outputs", "2"]].concat(), 1, "expected 2 numbers, got 1");
 }
 
@@ -141,14 +156,16 @@ fn programs_that_fail_say_where() {
 fn converse(dir: &Path, config: &Value) -> Value {
     std::fs::write(dir.join("c.json"), config.to_string()).expect("a file");
     for _ in 0..100 {
-        let ask = ["qmc", "ask", "--config", "c.json", "--state", "s.bin", "--points", "x.npy", "--out", "r.json"];
+        let ask =
+            ["qmc", "ask", "--config", "c.json", "--state", "s.bin", "--points", "x.npy", "--out", "r.json"];
         let output = kc(dir, &ask);
         match output.status.code() {
             Some(0) => return json(&dir.join("r.json")),
             Some(10) => {}
             other => panic!("{other:?}: {}", String::from_utf8_lossy(&output.stderr)),
         }
-        let x: Tensor<f64, 2> = kc_io::read(dir.join("x.npy")).and_then(|x| x.to_tensor("x")).expect("points");
+        let x: Tensor<f64, 2> =
+            kc_io::read(dir.join("x.npy")).and_then(|x| x.to_tensor("x")).expect("points");
         let y: Vec<f64> = x.as_slice().chunks_exact(x.shape()[1]).map(|u| u.iter().product()).collect();
         let y = Tensor::from_slice([y.len()], &y).expect("values");
         kc_io::write(dir.join("y.npy"), &y.into_any()).expect("a file");
@@ -161,7 +178,8 @@ fn converse(dir: &Path, config: &Value) -> Value {
 fn asking_and_telling_reaches_the_answer() {
     let folder = folder();
     let dir = folder.path();
-    for algo in ["net-g", "lattice-g", "rep-t", "mc-clt", "mc-clt-vec", "mc-g", "bayes-net", "bayes-lattice"] {
+    for algo in ["net-g", "lattice-g", "rep-t", "mc-clt", "mc-clt-vec", "mc-g", "bayes-net", "bayes-lattice"]
+    {
         let got = converse(dir, &json!({"algo": algo, "dim": 2, "seed": 7, "abs_tol": 0.02}));
         assert!((got["solution"].as_f64().expect("a number") - 0.25).abs() < 0.02, "{algo}: {got}");
         std::fs::remove_file(dir.join("s.bin")).expect("a state");
@@ -221,7 +239,8 @@ fn wrong_usage_and_bad_settings() {
     let folder = folder();
     let dir = folder.path();
     let base = ["qmc", "integrate", "--integrand", "keister", "--dim", "2"];
-    let run = |more: &[&str], code: i32, message: &str| kc_fails(dir, &[&base[..], more].concat(), code, message);
+    let run =
+        |more: &[&str], code: i32, message: &str| kc_fails(dir, &[&base[..], more].concat(), code, message);
     run(&[], 2, "--algo");
     run(&["--algo", "simpson"], 2, "invalid value");
     run(&["--algo", "net-g", "--command", "cat"], 2, "cannot be used with");
@@ -234,8 +253,18 @@ fn wrong_usage_and_bad_settings() {
     run(&["--algo", "mc-clt", "--alpha", "2"], 1, "alpha");
     run(&["--algo", "bayes-lattice", "--order", "5"], 1, "order");
     run(&["--algo", "pf-gp"], 2, "--threshold");
-    kc_fails(dir, &["qmc", "integrate", "--algo", "net-g", "--integrand", "nothing", "--dim", "2"], 1, "nothing");
-    kc_fails(dir, &["qmc", "integrate", "--algo", "net-g", "--integrand", "keister", "--dim", "0"], 1, "dims");
+    kc_fails(
+        dir,
+        &["qmc", "integrate", "--algo", "net-g", "--integrand", "nothing", "--dim", "2"],
+        1,
+        "nothing",
+    );
+    kc_fails(
+        dir,
+        &["qmc", "integrate", "--algo", "net-g", "--integrand", "keister", "--dim", "0"],
+        1,
+        "dims",
+    );
     kc_fails(dir, &["qmc", "integrate", "--algo", "net-g", "--dim", "2"], 2, "--integrand");
 }
 
