@@ -18,6 +18,9 @@ pub(super) const LAG: u32 = 4;
 /// Positions that one task looks after.
 const CHUNK: usize = 1 << 14;
 
+/// Coefficients that are gathered before they are used.
+const GATHER: usize = 512;
+
 /// A coefficient of a transform.
 pub(super) trait Coefficient: Field + Send + Sync {
     /// Grows with the magnitude; all that comparisons need.
@@ -123,13 +126,23 @@ impl<T: Coefficient> Ordered<T> {
         let low = low.chunks_mut(CHUNK).zip(low_kappa.chunks_mut(CHUNK));
         let high = high.chunks_mut(CHUNK).zip(high_kappa.chunks_mut(CHUNK));
         in_parallel(low.zip(high).collect(), |_, ((low, low_kappa), (high, high_kappa))| {
-            for (((a, ka), b), kb) in low.iter_mut().zip(low_kappa).zip(high).zip(high_kappa) {
-                let wave = *ka;
-                let (sum, difference) = a.butterfly(fresh[wave as usize].scale(factor));
-                // The top level is compared on the way; wave number 0 stays where it is.
-                let swap = (wave != 0) & (difference.order() > sum.order());
-                (*a, *b) = T::exchange(swap, sum, difference);
-                (*ka, *kb) = exchange_bits(swap, wave, wave + n as u32);
+            let mut taken = [fresh[0]; GATHER];
+            let low = low.chunks_mut(GATHER).zip(low_kappa.chunks_mut(GATHER));
+            let high = high.chunks_mut(GATHER).zip(high_kappa.chunks_mut(GATHER));
+            for ((low, low_kappa), (high, high_kappa)) in low.zip(high) {
+                // A loop of nothing but loads keeps as many of them in flight as the processor can.
+                for (taken, wave) in taken.iter_mut().zip(&*low_kappa) {
+                    *taken = fresh[*wave as usize];
+                }
+                let pairs = low.iter_mut().zip(low_kappa).zip(high.iter_mut().zip(high_kappa));
+                for (((a, ka), (b, kb)), taken) in pairs.zip(&taken) {
+                    let wave = *ka;
+                    let (sum, difference) = a.butterfly(taken.scale(factor));
+                    // The top level is compared on the way; wave number 0 stays where it is.
+                    let swap = (wave != 0) & (difference.order() > sum.order());
+                    (*a, *b) = T::exchange(swap, sum, difference);
+                    (*ka, *kb) = exchange_bits(swap, wave, wave + n as u32);
+                }
             }
         });
         let m = self.values.len().ilog2();
