@@ -45,6 +45,10 @@ pub trait Kernel: sealed::Sealed + Clone + std::fmt::Debug + PartialEq + Send + 
     #[doc(hidden)]
     fn check_structure(&self, points: &Points<Self::Point>) -> Result<()>;
 
+    /// Checks that `other` are the first of `points`, shifted.
+    #[doc(hidden)]
+    fn check_shifted(&self, points: &Points<Self::Point>, other: &Points<Self::Point>) -> Result<()>;
+
     /// The points `rows` of a sequence, row by row, and their coordinates.
     #[doc(hidden)]
     fn draw(

@@ -8,6 +8,7 @@
 //! | [`derivative`] | their partial derivatives |
 //! | [`ft`] | [`Gram`]: products, solutions, determinants in `O(n log n)` |
 //! | [`gp`] | [`FastGp`](gp::FastGp): fit, predict, integrate; [`DenseGp`](gp::DenseGp) for any points |
+//! | [`multitask`] | several tasks, derivatives among them, with sets of different sizes |
 //! | [`functions`] | kernels of the distance, for dense matrices |
 
 #![deny(unsafe_code)]
@@ -19,12 +20,15 @@ pub mod ft;
 pub mod functions;
 pub mod gp;
 mod kernel;
+pub mod multitask;
 mod points;
 mod product;
 pub mod si;
 
 pub use config::{KernelConfig, Smoothness};
+pub use dsi::DsiKernel;
 pub use ft::{Gram, Transform};
 pub use kernel::Kernel;
 pub use points::Points;
 pub use product::gram;
+pub use si::SiKernel;

@@ -43,6 +43,11 @@ impl<P: Element> Points<P> {
         Ok(points)
     }
 
+    /// One point.
+    pub(crate) fn single(x: &[P]) -> Self {
+        Self { columns: x.iter().map(|&x| vec![x]).collect() }
+    }
+
     /// Adds points, row by row.
     pub(crate) fn extend(&mut self, rows: &[P]) {
         let dims = self.columns.len();

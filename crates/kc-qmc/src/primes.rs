@@ -29,7 +29,7 @@ pub(crate) fn at_least(bound: u32) -> u32 {
 
 /// Trial division.
 pub(crate) fn is_prime(n: u32) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub enum Order {
 /// Which engine scrambles nested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum NusEngine {
-    /// [`Trie`](Self::Trie) up to 2^12 points, [`Hash`](Self::Hash) above.
+    /// [`Trie`](Self::Trie) for the first 2^12 points, which [`Hash`](Self::Hash) continues.
     #[default]
     Auto,
     /// The lazily grown tree of the reference: the same bits for the same seed.

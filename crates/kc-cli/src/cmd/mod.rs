@@ -12,7 +12,9 @@
 //! fails is exit code 1. The global flags (`--threads --seed --isa --json --report -q -v`) are in `ctx`.
 
 mod completions;
+mod gp;
 mod info;
+mod kernel;
 mod list;
 mod man;
 mod mnn;
@@ -36,6 +38,8 @@ pub(crate) enum Command {
     Info(info::Args),
     /// Matrix nuclear-norm: score how compressed hidden states are
     Mnn(mnn::Args),
+    Kernel(kernel::Args),
+    Gp(gp::Args),
     /// Quasi-Monte Carlo: points, measures, cubature
     Qmc(qmc::Args),
     /// Quantised weights and activations
@@ -55,6 +59,8 @@ pub(crate) fn run(command: &Command, ctx: &Ctx) -> Result<Answer> {
         Command::List(args) => list::run(args),
         Command::Info(args) => info::run(args),
         Command::Mnn(args) => mnn::run(args, ctx),
+        Command::Kernel(args) => kernel::run(args, ctx),
+        Command::Gp(args) => gp::run(args, ctx),
         Command::Qmc(args) => qmc::run(args, ctx),
         Command::Quant(args) => quant::run(args, ctx),
         Command::Quantize(args) => quantize::run(args, ctx),

@@ -171,7 +171,7 @@ fn bad_input_is_refused() {
     fails("--gen lattice --dim 2 --n 4 --n-min 8", 1, "rows");
     fails("--gen lattice --dim 2 --n 2097152", 1, "1048576");
     fails("--gen lattice --dim 2 --n 6", 1, "power of 2");
-    fails("--gen sobol --dim 2 --n 6", 1, "powers of 2");
+    fails("--gen sobol --dim 2 --n 6", 1, "power of 2");
     fails("--gen lattice --dim 2 --n 8 --replications 0", 1, "replications");
     fails("--gen lattice --dim 2 --n 8 --replications 2 --randomize none", 1, "replications");
     fails("--gen sobol --dim 2 --n 8 --bits 65", 1, "bits");
@@ -198,7 +198,7 @@ fn bad_input_is_refused() {
     fails("--gen sobol --dim 2 --dims 1 --n 8", 2, "--dims");
     fails("--gen sobol --dim 2", 2, "--n");
     fails("--gen cube --dim 2 --n 8", 2, "cube");
-    fails("--gen sobol --dim 2 --n 8 --seed -1", 2, "seed");
+    fails("--gen sobol --dim 2 --n 8 --seed minus", 2, "seed");
     fails("--gen iid --dim 16777216 --n 9007199254740992", 1, "error");
 }
 

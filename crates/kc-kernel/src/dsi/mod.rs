@@ -34,6 +34,7 @@ use crate::config::{KernelConfig, Smoothness, orders};
 use crate::derivative::Term;
 use crate::ft::Transform;
 use crate::kernel::{Kernel, not_structured};
+use crate::multitask::not_shifted;
 use crate::points::Points;
 
 mod portable;
@@ -177,6 +178,16 @@ impl Kernel for DsiKernel {
                 if x[i] ^ x[0] != (x[top] ^ x[0]) ^ (x[i - top] ^ x[0]) {
                     return Err(not_structured("a digital net", format!("another value at [{i}, {dim}]")));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_shifted(&self, points: &Points<u64>, other: &Points<u64>) -> Result<()> {
+        for dim in 0..points.dims() {
+            let (x, z) = (points.column(dim), other.column(dim));
+            if let Some(i) = (1..z.len()).find(|&i| x[i] ^ x[0] != z[i] ^ z[0]) {
+                return Err(not_shifted(i, dim));
             }
         }
         Ok(())

@@ -28,7 +28,7 @@
 //! use kc_qmc::lattice::{Lattice, LatticeConfig};
 //!
 //! let kernel = SiKernel::new(KernelConfig::new(Smoothness::order(2, 2)))?;
-//! let lattice = Lattice::new(LatticeConfig::new(2, 7))?;
+//! let lattice = Lattice::new(LatticeConfig::new(2, 7u64))?;
 //! let mut gp = FastGp::lattice(lattice, kernel, &GpConfig::default())?;
 //! let x = gp.next_points(256)?;
 //! let f = |x: &[f64]| (6.283 * x[0]).sin() + x[1] * (1.0 - x[1]);

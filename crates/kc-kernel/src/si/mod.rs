@@ -25,6 +25,7 @@ use crate::config::{KernelConfig, Smoothness, orders};
 use crate::derivative::Term;
 use crate::ft::Transform;
 use crate::kernel::{Kernel, not_structured};
+use crate::multitask::not_shifted;
 use crate::points::Points;
 
 mod bernoulli;
@@ -129,6 +130,18 @@ impl Kernel for SiKernel {
         check_lattice(points)
     }
 
+    fn check_shifted(&self, points: &Points<f64>, other: &Points<f64>) -> Result<()> {
+        for dim in 0..points.dims() {
+            let (x, z) = (points.column(dim), other.column(dim));
+            for i in 1..z.len() {
+                if apart(x[i] - x[0] - (z[i] - z[0])) {
+                    return Err(not_shifted(i, dim));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn draw(&self, sequence: &mut dyn Sequence, rows: Range<u64>) -> Result<(Vec<f64>, Tensor<f64, 3>)> {
         let points = sequence.points(rows)?;
         Ok((points.as_slice().to_vec(), points))
@@ -172,11 +185,15 @@ fn factor(isa: Isa, polynomial: &Polynomial, x: &[f64], z: f64, out: &mut [f64])
     portable::factor::<false>(polynomial, x, z, out);
 }
 
+/// True for numbers that are not equal modulo 1, given their difference.
+fn apart(difference: f64) -> bool {
+    const TOLERANCE: f64 = 1e-9;
+    (difference - difference.round()).abs() > TOLERANCE
+}
+
 /// Every point is the sum of the steps that the bits of its index stand for, and each step is half of the one before:
 /// then the points are a shifted lattice in natural order.
 fn check_lattice(points: &Points<f64>) -> Result<()> {
-    const TOLERANCE: f64 = 1e-9;
-    let apart = |a: f64| (a - a.round()).abs() > TOLERANCE;
     let n = points.len();
     for dim in 0..points.dims() {
         let x = points.column(dim);

@@ -29,7 +29,7 @@
 //! use kc_qmc::integrand::from_fn;
 //! use kc_qmc::net2::{DigitalNet, DigitalNetConfig};
 //!
-//! let mut net = DigitalNet::new(DigitalNetConfig::new(2, 7u64.into()))?;
+//! let mut net = DigitalNet::new(DigitalNetConfig::new(2, 7u64))?;
 //! let f = from_fn(2, |u: &[f64]| u[0] * u[1]);
 //! let mut config = GuaranteedConfig::default();
 //! config.abs_tol = 1e-4;
@@ -43,7 +43,7 @@
 //! # use kc_qmc::cubature::{Cubature, GuaranteedConfig};
 //! # use kc_qmc::integrand::from_fn;
 //! # use kc_qmc::net2::{DigitalNet, DigitalNetConfig};
-//! # let mut net = DigitalNet::new(DigitalNetConfig::new(2, 7u64.into()))?;
+//! # let mut net = DigitalNet::new(DigitalNetConfig::new(2, 7u64))?;
 //! # let f = from_fn(2, |u: &[f64]| u[0] * u[1]);
 //! let config = GuaranteedConfig::default();
 //! let mut run = config.start(&mut net, &f)?;

@@ -57,12 +57,12 @@ pub fn cbc(alpha: u32, n: u64, weights: &[f64]) -> Result<Vec<u64>> {
 /// # Errors
 /// As there.
 pub fn plain_cbc(alpha: u32, n: u64, weights: &[f64]) -> Result<Vec<u64>> {
-    let kernel = checked(alpha, n, weights)?;
     let effort = u128::from(n) * u128::from(n) / 4 * weights.len() as u128;
     if effort > u128::from(EFFORT) {
         let need = u64::try_from(effort).unwrap_or(u64::MAX);
         return Err(Error::too_large("n", need, EFFORT, "products of the search"));
     }
+    let kernel = checked(alpha, n, weights)?;
     let candidates: Vec<u64> = (1..=(n / 2).max(1)).filter(|&z| gcd(z, n) == 1).collect();
     build(n, weights, &kernel, |products| Ok(best(&candidates, products, &kernel)))
 }
@@ -188,9 +188,9 @@ fn primitive_root(n: u64) -> u64 {
     let factors: Vec<u64> = {
         let (mut rest, mut factors) = (n - 1, Vec::new());
         for d in (2..).take_while(|d| d * d < n) {
-            if rest % d == 0 {
+            if rest.is_multiple_of(d) {
                 factors.push(d);
-                while rest % d == 0 {
+                while rest.is_multiple_of(d) {
                     rest /= d;
                 }
             }

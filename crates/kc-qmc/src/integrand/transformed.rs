@@ -5,8 +5,8 @@ use kc_core::{Error, Result};
 use super::{Integrand, points, scale_rows};
 use crate::Measure;
 
-/// Values of scratch per piece of a block: a quarter of a megabyte, which stays in the second-level cache.
-const SCRATCH: usize = 1 << 15;
+/// Values of scratch per piece of a block: 64 kB, which stay in the second-level cache.
+const SCRATCH: usize = 1 << 13;
 
 /// Cuts a block into pieces of rows, evaluates each and puts the outputs where they belong.
 fn in_pieces(

@@ -102,7 +102,7 @@ impl UserVector {
         if values.is_empty() {
             return Err(Error::empty("vector"));
         }
-        if sets == 0 || values.len() % sets != 0 {
+        if sets == 0 || !values.len().is_multiple_of(sets) {
             return Err(Error::shape("vector", format!("{sets} vectors of one length"), &[values.len()]));
         }
         if log2_limit > 52 {

@@ -55,7 +55,7 @@ pub(super) fn fill_by(floor: impl Fn(f64) -> f64 + Copy, walk: &Walk, rows: Rang
     let mut rest = out;
     let mut inverses = vec![0.0; if walk.order == Order::Linear { walk.z.len() } else { 0 }];
     while row < rows.end {
-        let whole = row % step == 0 && row + step <= rows.end;
+        let whole = row.is_multiple_of(step) && row + step <= rows.end;
         let count = if whole { step } else { 1 };
         let len = count as usize * dim;
         let (now, later) = rest.split_at_mut(len);

@@ -4,8 +4,8 @@ use std::f64::consts::PI;
 
 use kc_core::{Error, Isa, Result};
 
-use super::gaussian::{Decomposition, quantiles};
-use super::linear::affine;
+use super::gaussian::{Decomposition, with_quantiles};
+use super::linear::Panels;
 use super::{Measure, density_rows, dimension, endpoints, parameter, rows};
 use crate::small::eigen_symmetric;
 use crate::special::normal_quantiles;
@@ -99,7 +99,7 @@ pub struct BrownianMotion {
 #[derive(Debug, Clone, PartialEq)]
 enum Construction {
     /// Row k: what coordinate k adds to each time.
-    Components(Vec<f64>),
+    Components(Panels),
     /// The standard deviations of the increments.
     Increments(Vec<f64>),
     Bridge(Vec<BridgeStep>),
@@ -140,10 +140,13 @@ impl BrownianMotion {
         let mut times = visits.clone();
         times.sort_by(f64::total_cmp);
         let construction = match config.decomposition {
-            Decomposition::Pca if config.monitoring_times.is_none() => {
-                Construction::Components(sine_components(dim, config.t_final * config.diffusion))
+            Decomposition::Pca if config.monitoring_times.is_none() => Construction::Components(Panels::new(
+                &sine_components(dim, config.t_final * config.diffusion),
+                dim,
+            )),
+            Decomposition::Pca => {
+                Construction::Components(Panels::new(&components(&times, config.diffusion)?, dim))
             }
-            Decomposition::Pca => Construction::Components(components(&times, config.diffusion)?),
             Decomposition::Cholesky => {
                 Construction::Increments(gaps(&times).map(|gap| (config.diffusion * gap).sqrt()).collect())
             }
@@ -316,7 +319,8 @@ impl Measure for BrownianMotion {
         let mean: Vec<f64> = self.times.iter().map(|time| initial + drift * time).collect();
         match &self.construction {
             Construction::Components(components) => {
-                affine(Isa::best(), &quantiles(dim, u)?, components, &mean, t);
+                let isa = Isa::best();
+                with_quantiles(dim, u, t, |z, t| components.affine(isa, z, &mean, t))?;
             }
             Construction::Increments(deviations) => {
                 normal_quantiles(u, t)?;
@@ -329,8 +333,7 @@ impl Measure for BrownianMotion {
                     }
                 }
             }
-            Construction::Bridge(steps) => {
-                let z = quantiles(dim, u)?;
+            Construction::Bridge(steps) => with_quantiles(dim, u, t, |z, t| {
                 for (z, path) in z.chunks_exact(dim).zip(t.chunks_exact_mut(dim)) {
                     for (z, step) in z.iter().zip(steps) {
                         let from =
@@ -339,7 +342,7 @@ impl Measure for BrownianMotion {
                     }
                     path.iter_mut().zip(&mean).for_each(|(x, mean)| *x += mean);
                 }
-            }
+            })?,
         }
         if let Some(output) = &self.output {
             let mut sorted = vec![0.0; dim];

@@ -4,9 +4,9 @@ use std::f64::consts::PI;
 
 use kc_core::{Error, Isa, Result};
 
-use super::linear::affine;
+use super::linear::Panels;
 use super::student::symmetrised;
-use super::{Measure, broadcast, density_rows, diagonal, dimension, endpoints, parameter, rows};
+use super::{Measure, broadcast, density_rows, diagonal, dimension, endpoint, endpoints, parameter, rows};
 use crate::small::{cholesky, eigen_symmetric};
 use crate::special::normal_quantiles;
 
@@ -72,8 +72,8 @@ pub struct Gaussian {
 enum Factor {
     /// `t_j = mean_j + deviation_j z_column(j)`.
     Diagonal { deviation: Vec<f64>, column: Vec<usize> },
-    /// `t = mean + sum_k z_k row_k`, and rows with `(row_k (t - mean))^2` summing to the squared distance.
-    Dense { rows: Vec<f64>, inverse: Inverse },
+    /// `t = mean + sum_k z_k row_k` for the rows of `A^T`.
+    Dense { panels: Panels, inverse: Inverse },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -161,8 +161,8 @@ impl Gaussian {
             Decomposition::Cholesky => {
                 let l = cholesky("gaussian.covariance", &symmetric, n)?;
                 let volume_log = half_log_volume((0..n).map(|i| l[i * n + i] * l[i * n + i]));
-                let rows = (0..n * n).map(|at| l[at % n * n + at / n]).collect();
-                (Factor::Dense { rows, inverse: Inverse::Triangle(l) }, volume_log)
+                let rows: Vec<f64> = (0..n * n).map(|at| l[at % n * n + at / n]).collect();
+                (Factor::Dense { panels: Panels::new(&rows, n), inverse: Inverse::Triangle(l) }, volume_log)
             }
             _ => principal(&symmetric, n)?,
         };
@@ -200,7 +200,10 @@ fn principal(matrix: &[f64], n: usize) -> Result<(Factor, f64)> {
         }
     }
     let volume_log = half_log_volume(eigen.values.iter().copied().filter(|&v| v > speck));
-    Ok((Factor::Dense { rows, inverse: Inverse::Directions(directions) }, volume_log))
+    Ok((
+        Factor::Dense { panels: Panels::new(&rows, n), inverse: Inverse::Directions(directions) },
+        volume_log,
+    ))
 }
 
 /// `ln sqrt(prod 2 pi v)`.
@@ -230,15 +233,17 @@ impl Measure for Gaussian {
                     }
                 }
             }
-            Factor::Diagonal { deviation, column } => {
-                let z = quantiles(dim, u)?;
+            Factor::Diagonal { deviation, column } => with_quantiles(dim, u, t, |z, t| {
                 for (z, t) in z.chunks_exact(dim).zip(t.chunks_exact_mut(dim)) {
                     for (j, t) in t.iter_mut().enumerate() {
                         *t = self.mean[j] + deviation[j] * z[column[j]];
                     }
                 }
+            })?,
+            Factor::Dense { panels, .. } => {
+                let isa = Isa::best();
+                with_quantiles(dim, u, t, |z, t| panels.affine(isa, z, &self.mean, t))?;
             }
-            Factor::Dense { rows, .. } => affine(Isa::best(), &quantiles(dim, u)?, rows, &self.mean, t),
         }
         Ok(())
     }
@@ -295,12 +300,26 @@ impl Measure for Gaussian {
     }
 }
 
-/// The normal quantiles of whole rows.
-pub(crate) fn quantiles(dim: usize, u: &[f64]) -> Result<Vec<f64>> {
-    let mut z = vec![0.0; u.len()];
-    normal_quantiles(u, &mut z)?;
-    endpoints(dim, u, &z)?;
-    Ok(z)
+/// Calls `map` for pieces of whole rows with their normal quantiles and the places for their images. The quantiles of a
+/// piece stay in the first-level cache, or there are 32 rows, which share what is loaded of a matrix.
+pub(crate) fn with_quantiles(
+    dim: usize,
+    u: &[f64],
+    t: &mut [f64],
+    mut map: impl FnMut(&[f64], &mut [f64]),
+) -> Result<()> {
+    const VALUES: usize = 2048;
+    let size = (VALUES / dim).max(32) * dim;
+    let mut scratch = vec![0.0; size.min(u.len())];
+    for (piece, (u_piece, t)) in u.chunks(size).zip(t.chunks_mut(size)).enumerate() {
+        let z = &mut scratch[..u_piece.len()];
+        normal_quantiles(u_piece, z)?;
+        if let Some(at) = kc_core::math::first_non_finite(z) {
+            return Err(endpoint(dim, piece * size + at, u_piece[at]));
+        }
+        map(z, t);
+    }
+    Ok(())
 }
 
 /// `x` with `l x = b`, `l` lower triangular.

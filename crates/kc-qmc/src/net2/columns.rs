@@ -2,8 +2,8 @@
 //!
 //! Point i is the sum (exclusive or) of the columns that the bits of i select. With the sums of the lowest columns
 //! tabulated for all 2^b values of the low bits, `point(i) = high(i >> b) ^ low[i & (2^b - 1)]`, and the high part
-//! goes from one block of 2^b rows to the next by one column: the sum of the columns of all bits that change. In Gray
-//! order, bit k of the index selects columns k and k - 1, which is again a matrix.
+//! goes from one block of 2^b rows to the next by one column: the sum of the columns of all bits that change. In
+//! Gray order, bit k of the index selects columns k and k - 1, which is again a matrix.
 
 use std::ops::Range;
 
@@ -35,8 +35,8 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Room for matrices of `dim` coordinates and `columns` columns, both at least 1. [`set`](Self::set) each, then
-    /// [`finish`](Self::finish).
+    /// Room for matrices of `dim` coordinates and `columns` columns, both at least 1. [`set`](Self::set) each,
+    /// then [`finish`](Self::finish).
     pub(super) fn new(dim: usize, columns: usize) -> Self {
         let fit = (LOW_VALUES / dim).max(1).ilog2();
         let low_bits = fit.max(LOW_BITS_MIN).min(columns as u32);
@@ -84,7 +84,8 @@ impl Columns {
     }
 
     /// Calls `body` with the low and the high part of each piece of the points `rows`: the points are `low[i] ^
-    /// high[i mod high.len()]`, in row-major order. The high part is a few copies of one row, a multiple of 8 long.
+    /// high[i mod high.len()]`, in row-major order. The high part is a few copies of one row, a multiple of 8
+    /// long.
     pub(super) fn each_block(&self, rows: Range<u64>, shift: &[u64], mut body: impl FnMut(&[u64], &[u64])) {
         if rows.is_empty() {
             return;

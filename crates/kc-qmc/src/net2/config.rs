@@ -33,7 +33,8 @@ pub struct DigitalNetConfig {
     pub order: Order,
     /// Interlacing factor, at least 1 (default: none). Needs `alpha` times as many dimensions of the table.
     pub alpha: usize,
-    /// Bits t of the randomised points, up to 64; default 63.
+    /// Bits t of the randomised points, up to 64; default 63. A built-in table with more is cut off (which
+    /// [`NetWarning::Truncated`] tells); the user's matrices must not have more.
     pub bits: u32,
     /// Independent randomisations, at least 1 (default).
     pub replications: usize,

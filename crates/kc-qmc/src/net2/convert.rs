@@ -98,7 +98,8 @@ impl Output for Inner {
 /// 2^-54.
 pub(super) const HALF_UNIT: f64 = f64::EPSILON / 4.0;
 
-/// The first 24 bits, exactly, in single precision; plus half a unit (at most `1 - 2^-24`) if the interval is open.
+/// The first 24 bits, exactly, in single precision; plus half a unit (at most `1 - 2^-24`) if the interval is
+/// open.
 #[derive(Clone, Copy)]
 pub(super) struct Single {
     shift: u32,

@@ -1,36 +1,54 @@
-//! Digital nets in base 2: Sobol', Niederreiter-Xing and other points, randomised, of higher order, from any index.
+//! Digital nets in base 2: Sobol', Niederreiter-Xing and other points, randomised, of higher order, from any
+//! index.
 //!
 //! # Idea
 //! Coordinate j of point i is a binary fraction whose digits are a matrix product over the field of two elements:
-//! `x_ij = C_j (bits of i)`. With each column of `C_j` held as one integer of t bits this is an exclusive or of the
-//! columns that the bits of i select (in [`Order::Gray`], the bits of `i ^ i >> 1`). For good matrices any first 2^m
-//! points fill every box of a certain volume equally.
+//! `x_ij = C_j (bits of i)`. With each column of `C_j` held as one integer of t bits this is an exclusive or of
+//! the columns that the bits of i select (in [`Order::Gray`], the bits of `i ^ i >> 1`). For good matrices any
+//! first 2^m points fill every box of a certain volume equally.
 //!
 //! # Randomisation
 //! | [`Randomize`] | What happens to the digits |
 //! |---|---|
 //! | `Ds` | a random t-bit shift per coordinate is added without carry |
 //! | `Lms` | each matrix is multiplied by a random lower-triangular one with a unit diagonal (J. Matousek, 1998) |
-//! | `LmsDs` | both: variance O(n^-3 log^(d-1) n) for smooth functions, at the price of a shift |
+//! | `LmsDs` | both: variance O(n^-3 log^(d-1) n) for smooth functions |
 //! | `Nus` | each digit is flipped by a bit of its own for every value of the digits before it (A. Owen, 1995) |
 //!
-//! Points remain a net, and with `Ds`, `LmsDs` or `Nus` each is uniform. `Lms` draws t integers of t0 bits per coordinate (t0: bits of the table),
-//! keeps k bits of row k < t0 and puts a 1 after them, and leaves the other rows full, so that all t bits are random.
+//! Points remain a net, and with `Ds`, `LmsDs` or `Nus` each is uniform. `Lms` draws t integers of t0 bits per
+//! coordinate (t0: bits of the table), keeps k bits of row k < t0 and puts a 1 after them, and leaves the other
+//! rows full, so that all t bits are random.
 //!
 //! # Higher order
-//! With `alpha` > 1, `alpha * d` coordinates are interlaced to d: bit b of the result is bit `b / alpha` of component
-//! `b mod alpha` (J. Dick, 2008). Scrambled, such nets integrate smooth functions with errors near `n^-(alpha + 1/2)`.
+//! With `alpha` > 1, `alpha * d` coordinates are interlaced to d: bit b of the result is bit `b / alpha` of
+//! component `b mod alpha` (J. Dick, 2008). Scrambled, such nets integrate smooth functions with errors near
+//! `n^-(alpha + 1/2)`.
 //!
 //! # Numbers
-//! `f64`: `x 2^-t` rounded to nearest, as in QMCPy; a value of 54 and more one-bits becomes 1.0. With [`Interval::Open`]
-//! the first 53 bits and 2^-54, at most `1 - 2^-53`, so that neither end occurs. `f32`: the first 24 bits, exactly,
-//! hence below 1 (and 2^-25 more, at most `1 - 2^-24`, in the open interval). Integers: all t bits.
+//! `f64`: `x 2^-t` rounded to nearest, as in QMCPy; a value that begins with 54 one-bits becomes 1.0. With
+//! [`Interval::Open`] the first 53 bits and 2^-54, at most `1 - 2^-53`, so that neither end occurs. `f32`: the
+//! first 24 bits, exactly, hence below 1 (and 2^-25 more, at most `1 - 2^-24`, in the open interval). Integers:
+//! all t bits.
 //!
 //! The same seed gives the bits of QMCPy 2.4 (`DigitalNetB2`).
 //!
+//! # Nested scrambling
+//! [`NusEngine::Trie`](crate::NusEngine::Trie) draws flips when they are first needed, as QMCPy does, and always
+//! as if all rows from 0 on had been asked for in order: a range from the middle equals that part of the whole,
+//! and costs as much. [`NusEngine::Hash`](crate::NusEngine::Hash) computes the flips of any point at once from a
+//! hash of its digits. [`NusEngine::Auto`](crate::NusEngine::Auto) takes the flips of every digit that the first
+//! 2^12 points pass through from their trie, and all others from the hash: one scrambling, that begins with
+//! QMCPy's points and has no end.
+//!
 //! # Cost
-//! One load, one exclusive or and one conversion per value: stores to memory are the limit. A table holds the low rows,
-//! one column sum per 2^b rows the rest (see `columns.rs`); any first index costs the same.
+//! One load, one exclusive or and one conversion per value: stores to memory are the limit. A table holds the low
+//! rows, one column sum per 2^b rows the rest (see `columns.rs`); any first index costs the same.
+//!
+//! One core of a server processor (Zen 4, AVX2), shifted and matrix-scrambled points in f64: 3.4e9 values/s for 1
+//! to 100 dimensions and 2^17 to 2^22 points, which is 95 to 99 % of what streaming stores of a constant reach (27
+//! GB/s); 3.2e9 with 1000 dimensions; 3e9 to 5e9 in blocks of 4096 rows that stay in the caches; f32: 3.1e9.
+//! Scrambling the matrices of all 21 201 dimensions: 9 ms. Nested scrambling: 8e6 new
+//! values/s and 3e7 known ones by the trie, 1.0e8 by the hash, 6e7 by both.
 //!
 //! ```
 //! use kc_qmc::{Sequence, net2::{DigitalNet, DigitalNetConfig}};
@@ -108,9 +126,10 @@ impl DigitalNet {
     /// Builds the net: reads the table, draws all random numbers of the matrices and shifts.
     ///
     /// # Errors
-    /// - `Argument` or `Index`: `dims` is 0, beyond the table, or names one twice; `replications` or `alpha` is 0; `bits`
-    ///   is not 1 to 64, or below the bits of the user's matrices; a randomisation or an order that nets do not have;
-    ///   several replications without randomisation; `alpha` > 1 with listed dimensions.
+    /// - `Argument` or `Index`: `dims` is 0, beyond the table, or names one twice; `replications` or `alpha` is 0;
+    ///   `bits` is not 1 to 64, or below the bits of the user's matrices; a randomisation or an order that nets do
+    ///   not have; several replications without randomisation; `alpha` > 1 with listed dimensions.
+    /// - `TooLarge`: more than 2^29 matrix columns over all replications.
     /// - `Shape`: user matrices for another number of replications.
     pub fn new(config: DigitalNetConfig) -> Result<Self> {
         Self::new_with(Isa::best(), config)
@@ -148,8 +167,7 @@ impl DigitalNet {
         let table_bits = table.bits() - cut;
         if cut > 0 {
             if matches!(config.table, NetTable::Matrices(_)) {
-                let expected =
-                    format!("{table_bits} (the bits of the matrices) to 64", table_bits = table.bits());
+                let expected = format!("{} (the bits of the matrices) to 64", table.bits());
                 return Err(Error::argument("bits", expected, config.bits));
             }
             warnings.push(NetWarning::Truncated { table: table.bits(), bits: table_bits });
@@ -233,8 +251,8 @@ impl DigitalNet {
         }
     }
 
-    /// Bits t of the points' integers: those of the configuration if anything is random, else those of the table (and
-    /// of interlacing).
+    /// Bits t of the points' integers: those of the configuration if anything is random, else those of the table
+    /// (and of interlacing).
     pub fn bits(&self) -> u32 {
         self.bits
     }

@@ -7,11 +7,12 @@ use super::GeneratingMatrices;
 /// Vectors that [`t_value`] may try.
 const TRIES: u64 = 1 << 28;
 
-/// The exact quality parameter t of the net of the first `2^log2_points` points of the first replication's matrices:
-/// the least t for which every elementary interval of volume `2^(t-m)` holds exactly 2^t points (H. Niederreiter, 1987).
+/// The exact quality parameter t of the net of the first `2^log2_points` points of the first replication's
+/// matrices: the least t for which every elementary interval of volume `2^(t-m)` holds exactly 2^t points (H.
+/// Niederreiter, 1987).
 ///
-/// t is m + 1 minus the least number of vectors that are dependent when each matrix contributes its first few rows, which
-/// a search over all choices finds: `binomial(m + d, d)` steps at worst.
+/// t is m + 1 minus the least number of vectors that are dependent when each matrix contributes its first few
+/// rows, which a search over all choices finds: `binomial(m + d, d)` steps at worst.
 ///
 /// ```
 /// use kc_qmc::net2::{NetTable, t_value};
@@ -21,8 +22,8 @@ const TRIES: u64 = 1 << 28;
 /// ```
 ///
 /// # Errors
-/// `Argument` if the matrices have fewer than `log2_points` columns, or that is 0; `TooLarge` if the search takes more than
-/// 2^28 steps.
+/// `Argument` if the matrices have fewer than `log2_points` columns, or that is 0; `TooLarge` if the search takes
+/// more than 2^28 steps.
 pub fn t_value(matrices: &GeneratingMatrices, log2_points: u32) -> Result<u32> {
     let [_, dims, columns] = matrices.shape();
     let m = log2_points as usize;
@@ -74,10 +75,10 @@ impl Search {
     }
 }
 
-/// The Walsh figure of merit of points given as integers of `bits` bits, shape (n, dim): the mean of
-/// `prod over j and b of (1 + (-1)^(digit b of x_j) 2^-b) - 1`, b from 1, which bounds the error for smooth functions
-/// (M. Matsumoto, M. Saito, K. Matoba, *A computable figure of merit for quasi-Monte Carlo point sets*, 2014). Meant for
-/// nets without a shift. The sum is rounded like one of numbers near 1.
+/// The Walsh figure of merit of points given as integers of `bits` bits, shape (n, dim): the mean of `prod over j
+/// and b of (1 + (-1)^(digit b of x_j) 2^-b) - 1`, b from 1, which bounds the error for smooth functions (M.
+/// Matsumoto, M. Saito, K. Matoba, *A computable figure of merit for quasi-Monte Carlo point sets*, 2014). Meant
+/// for nets without a shift. The sum is rounded like one of numbers near 1.
 ///
 /// # Errors
 /// `Argument` if `bits` is not 1 to 64; `Shape` if the length is no multiple of `dim`, or 0.

@@ -10,8 +10,8 @@ use super::{DigitalNetConfig, GeneratingMatrices};
 use crate::rng::{Seed, Sfc64};
 use crate::sequence::{Order, Randomize};
 
-/// The points `rows` of a configured net, which must not be scrambled nested (see [`Nested`]): integers of shape (replications, rows,
-/// dimensions), and how many bits they have.
+/// The points `rows` of a configured net, which must not be scrambled nested (see [`Nested`]): integers of shape
+/// (replications, rows, dimensions), and how many bits they have.
 ///
 /// # Errors
 /// Listed dimensions that are not there; `Unsupported` for nested scrambling.
@@ -184,8 +184,8 @@ fn flips(node: &mut Node, x: u64, level: u32, rng: &mut Sfc64) -> u64 {
     }
 }
 
-/// One coordinate's nested scrambling by hash, digit by digit, for matrices of so many columns: the coordinate's seed is
-/// the one that [`Nested`] would get.
+/// One coordinate's nested scrambling by hash, digit by digit, for matrices of so many columns: the coordinate's
+/// seed is the one that [`Nested`] would get.
 pub fn nested_hash(seed: &Seed, columns: usize, bits: u32, x: u64) -> u64 {
     let key = Key::new(seed.clone());
     let subtrees = bits.min(columns as u32 + MARGIN).div_ceil(LEVELS).min(64 / LEVELS);

@@ -78,8 +78,8 @@ impl LinearScramble {
     }
 }
 
-/// Transposes a 64 x 64 bit matrix, of whose rows only the first `keep` will be used; row 0 is the first word, column 0
-/// the most significant bit.
+/// Transposes a 64 x 64 bit matrix, of whose rows only the first `keep` will be used; row 0 is the first word,
+/// column 0 the most significant bit.
 #[inline(always)]
 fn transpose(rows: &mut [u64; 64], keep: usize) {
     let (mut width, mut mask) = (32, u64::MAX >> 32);
@@ -129,8 +129,8 @@ impl Interlace {
         }
     }
 
-    /// [`each`](Self::each) with a function that spreads the low bits of its first argument over the places that the
-    /// second marks.
+    /// [`each`](Self::each) with a function that spreads the low bits of its first argument over the places that
+    /// the second marks.
     #[inline(always)]
     pub(super) fn each_with(
         &self,

@@ -126,7 +126,8 @@ impl GeneratingMatrices {
     /// Matrices whose number of bits is the length of the largest entry.
     ///
     /// # Errors
-    /// `Shape` if `values` does not have `shape`, or there are no columns or more than 64; `Empty` if all entries are 0.
+    /// `Shape` if `values` does not have `shape`, or there are no columns or more than 64; `Empty` if all entries
+    /// are 0.
     pub fn new(shape: [usize; 3], values: Vec<u64>, order: BitOrder) -> Result<Self> {
         let bits = 64 - values.iter().fold(0, |all, &v| all | v).leading_zeros();
         if bits == 0 {

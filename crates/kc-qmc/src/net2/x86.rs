@@ -1,9 +1,10 @@
-//! Rows from their two parts for AVX2: the same numbers as [`super::portable`]. What intrinsics add is the conversion
-//! of 64-bit integers without a multiplication, and stores that bypass the caches.
+//! Rows from their two parts for AVX2: the same numbers as [`super::portable`]. What intrinsics add is the
+//! conversion of 64-bit integers without a multiplication, and stores that bypass the caches.
 //!
 //! # Integers to numbers
-//! With the halves h, l of x put into the fractions of two numbers, `2^(84-t) + h 2^(32-t)` and `2^(52-t) + l 2^-t`, the
-//! difference of the first and `2^(84-t) + 2^(52-t)` is exact, and adding the second rounds `x 2^-t` once.
+//! With the halves h, l of x put into the fractions of two numbers, `2^(84-t) + h 2^(32-t)` and `2^(52-t) + l
+//! 2^-t`, the difference of the first and `2^(84-t) + 2^(52-t)` is exact, and adding the second rounds `x 2^-t`
+//! once.
 //!
 //! Levels above run the same code: it waits for memory.
 
@@ -108,8 +109,8 @@ fn strip<O: Output<Value = f64>>(
     let (vectors, tail) = out.split_at_mut(whole);
     let aligned = |bytes: usize| stores == Stores::Streamed && vectors.as_ptr().addr().is_multiple_of(bytes);
     let (on32, on16) = (aligned(32), aligned(16));
-    // SAFETY: an Isa of a level above Portable was detected, so the processor has AVX2. `vectors` is not longer than
-    // `low`, and a whole number of vectors as `high` is; streamed stores get the alignment that they ask for.
+    // SAFETY: an Isa of a level above Portable was detected, so the processor has AVX2. `vectors` is not longer
+    // than `low`, and a whole number of vectors as `high` is; streamed stores get the alignment that they ask for.
     unsafe {
         match (to.open, on32, on16) {
             (false, true, _) => avx2::<false, 32>(low, high, vectors, to),
@@ -125,15 +126,15 @@ fn strip<O: Output<Value = f64>>(
 
 /// [`Hash::scramble`]: the flips of a path by one instruction.
 pub(super) fn hash(isa: Isa, hash: Hash, keys: &[Key], rows: &mut [u64]) {
-    #[target_feature(enable = "bmi2")]
-    fn bmi2(hash: Hash, keys: &[Key], rows: &mut [u64]) {
+    #[target_feature(enable = "avx2,bmi2")]
+    fn avx2(hash: Hash, keys: &[Key], rows: &mut [u64]) {
         hash.scramble_with(keys, rows, |word, mask| _pext_u64(word, mask));
     }
     if isa.level() == Level::Portable {
         return hash.scramble_with(keys, rows, hash::pick);
     }
-    // SAFETY: an Isa of a level above Portable was detected, so the processor has BMI2.
-    unsafe { bmi2(hash, keys, rows) }
+    // SAFETY: an Isa of a level above Portable was detected, so the processor has AVX2 and BMI2.
+    unsafe { avx2(hash, keys, rows) }
 }
 
 /// [`LinearScramble::scramble`], compiled for the level.

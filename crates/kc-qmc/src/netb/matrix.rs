@@ -160,14 +160,18 @@ impl BaseMatrices {
         if bases.is_empty() {
             return Err(Error::empty("bases"));
         }
-        if sets == 0 || bases.len() % sets != 0 {
+        if sets == 0 || !bases.len().is_multiple_of(sets) {
             return Err(Error::shape("bases", format!("{sets} sets of bases"), &[bases.len()]));
         }
         if let Some((at, base)) = bases.iter().enumerate().find(|(_, b)| !(2..=MOST_BASE).contains(b)) {
             return Err(Error::argument("bases", format!("2 to {MOST_BASE}"), format!("{base} at {at}")));
         }
         let matrices = bases.len().saturating_mul(columns);
-        if columns == 0 || columns > MOST_DIGITS || values.is_empty() || values.len() % matrices != 0 {
+        if columns == 0
+            || columns > MOST_DIGITS
+            || values.is_empty()
+            || !values.len().is_multiple_of(matrices)
+        {
             let expected = format!("[{}, {columns}, digits], with 1 to {MOST_DIGITS} columns", bases.len());
             return Err(Error::shape("matrices", expected, &[values.len()]));
         }

@@ -274,7 +274,7 @@ impl Wide {
         }
         let mut digits = vec![0; kept];
         for (i, value) in (first..).zip(out) {
-            if i == first || i % u64::from(base) == 0 {
+            if i == first || i.is_multiple_of(base.into()) {
                 digits.fill(0);
                 for (slot, (digit, shift)) in digits.iter_mut().zip(matrix.digits(i).iter().zip(&self.shift))
                 {

@@ -162,7 +162,7 @@ pub fn search_korobov(n: u64, dims: usize) -> Result<u64> {
         }
         // Points k and n - k count once each; k = 0, and k = n / 2 if there is one, are their own partners.
         let twice: f64 = product[1..].iter().sum::<f64>() * 2.0;
-        let middle = if n % 2 == 0 { product[product.len() - 1] } else { 0.0 };
+        let middle = if n.is_multiple_of(2) { product[product.len() - 1] } else { 0.0 };
         (product[0] + twice - middle) / n as f64 - 1.0
     };
     let candidates: Vec<u64> = (1..=n / 2).filter(|&a| gcd(a, n) == 1).collect();

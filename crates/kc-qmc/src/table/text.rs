@@ -153,10 +153,10 @@ impl<'a> Lines<'a> {
         let what = "an exponent k from 1 to 64, or the base to that power";
         let (line, word) = self.single(what)?;
         let value: u128 = self.parse(line, word, what)?;
-        let width =
-            data.and_then(|at| self.lines.as_slice().get(at)).map_or(0, |line| line.words().count() as u32);
+        let line_of_data = data.and_then(|at| self.lines.as_slice().get(at));
+        let width = line_of_data.map_or(0, |line| line.words().count() as u32);
         let exponent = match value {
-            1..=64 if value != width.into() && super::power(base, width) == value => Some(width),
+            1..=64 if width > 0 && value != width.into() && super::power(base, width) == value => Some(width),
             1..=64 => Some(value as u32),
             _ => (1..=64).find(|&k| super::power(base, k) == value),
         };
@@ -275,7 +275,7 @@ impl<'a> Lines<'a> {
                 inner
             };
             for (i, &(column, number)) in (1..).zip(&numbers) {
-                if number % 2 == 0 || number >> i != 0 {
+                if number.is_multiple_of(2) || number >> i != 0 {
                     let message = format_args!("expected an odd number below 2^{i}, got {number}");
                     return Err(self.error(line.number, column, message));
                 }

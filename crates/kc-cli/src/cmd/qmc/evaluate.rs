@@ -18,7 +18,7 @@ use crate::{input, output};
 #[command(after_help = "Integrands:\n  \
     keister; genz-oscillatory-1 (families oscillatory, corner, product, gaussian, continuous, discontinuous; kinds 1 to \
     3);\n  ishigami:a=7,b=0.1; box:s=[..]; linear0; sin1d:k=1; multimodal2d; fourbranch2d; hartmann6; neg-exp; cubic3;\n  \
-    option with kind [asian] (european, barrier, lookback, digital), side [call], volatility [0.5], start [30], strike\n  \
+    asian, european, barrier, lookback, digital (or option with kind) with side [call], volatility [0.5], start [30], strike\n  \
     [35], rate [0], t_final [1], decomposition [pca], mean [arithmetic], rule [trapezoidal], barrier [in],\n  \
     barrier_price [38], payout [10]; bayesian-lr with features, labels, prior_mean [0], prior_covariance [10];\n  \
     sensitivity(NAME) with indices [singletons] (or all), at points of twice the coordinates\n\n\

@@ -11,8 +11,9 @@ use kc_qmc::integrand::{
 use super::measures::{covariance, decomposition_of};
 use super::named::Named;
 
-const NAMES: &str = "keister, genz-FAMILY-KIND, ishigami, box, option, linear0, sin1d, multimodal2d, fourbranch2d, \
-                     hartmann6, bayesian-lr, neg-exp, cubic3 or sensitivity(NAME)";
+const NAMES: &str = "keister, genz-FAMILY-KIND, ishigami, box, asian, european, barrier, lookback, digital, \
+                     linear0, sin1d, multimodal2d, fourbranch2d, hartmann6, bayesian-lr, neg-exp, cubic3 or \
+                     sensitivity(NAME)";
 
 /// The integrand of this name on the unit cube of `dim` coordinates. For sensitivity indices `dim` is that of the
 /// function, half of the integrand's.
@@ -42,7 +43,9 @@ pub(crate) fn integrand(named: &Named, dim: usize) -> Result<Box<dyn Integrand>>
             Box::new(Ishigami::on_cube(a, b)?)
         }
         "box" => Box::new(BoxIntegral::new(dim, &parameters.numbers(&["s"])?.unwrap_or(vec![1.0]))?),
-        "option" => return Ok(Box::new(FinancialOption::on_cube(dim, &option_config(named)?)?)),
+        name if name == "option" || option_kind(name).is_some() => {
+            return Ok(Box::new(FinancialOption::on_cube(dim, &option_config(named)?)?));
+        }
         "linear0" => Box::new(Linear0::on_cube(dim)?),
         "sin1d" => Box::new(Sin1d::on_cube(parameters.number(&["k"])?.unwrap_or(1.0))?),
         "multimodal2d" => Box::new(Multimodal2d::on_cube()?),
@@ -66,23 +69,28 @@ pub(crate) fn integrand(named: &Named, dim: usize) -> Result<Box<dyn Integrand>>
     Ok(made)
 }
 
+/// Options are named by themselves, or by the parameter `kind` of `option`.
+const OPTIONS: [(&str, OptionKind); 5] = [
+    ("asian", OptionKind::Asian),
+    ("european", OptionKind::European),
+    ("barrier", OptionKind::Barrier),
+    ("lookback", OptionKind::Lookback),
+    ("digital", OptionKind::Digital),
+];
+
+fn option_kind(name: &str) -> Option<OptionKind> {
+    OPTIONS.iter().find(|(own, _)| *own == name).map(|(_, kind)| *kind)
+}
+
 /// The settings of the option that this name stands for.
 pub(crate) fn option_config(named: &Named) -> Result<OptionConfig> {
-    if named.name() != "option" {
-        return Err(Error::argument("integrand", "option", named.name()));
-    }
     let parameters = named.read();
     let mut config = OptionConfig::default();
-    config.kind = parameters.choice(
-        &["kind", "option"],
-        &[
-            ("asian", OptionKind::Asian),
-            ("european", OptionKind::European),
-            ("barrier", OptionKind::Barrier),
-            ("lookback", OptionKind::Lookback),
-            ("digital", OptionKind::Digital),
-        ],
-    )?;
+    config.kind = match option_kind(&named.name()) {
+        Some(kind) => kind,
+        None if named.name() == "option" => parameters.choice(&["kind", "option"], &OPTIONS)?,
+        None => return Err(Error::argument("integrand", "option, asian, european, ...", named.name())),
+    };
     config.side = parameters.choice(&["side", "call_put"], &[("call", Side::Call), ("put", Side::Put)])?;
     config.mean = parameters.choice(
         &["mean", "asian_mean"],

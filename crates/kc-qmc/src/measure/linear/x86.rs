@@ -9,13 +9,13 @@ use super::portable;
 
 /// # Panics
 /// If `isa` is below AVX2, which the only caller rules out.
-pub(super) fn affine(isa: Isa, z: &[f64], a: &[f64], shift: &[f64], out: &mut [f64]) {
+pub(super) fn affine(isa: Isa, panels: &[f64], z: &[f64], shift: &[f64], out: &mut [f64]) {
     #[target_feature(enable = "avx2,fma")]
-    fn avx2(z: &[f64], a: &[f64], shift: &[f64], out: &mut [f64]) {
-        portable::affine::<Fused>(z, a, shift, out);
+    fn avx2(panels: &[f64], z: &[f64], shift: &[f64], out: &mut [f64]) {
+        portable::affine::<Fused>(panels, z, shift, out);
     }
 
     assert!(isa.level() >= Level::Avx2, "needs AVX2");
     // SAFETY: an Isa of this level proves AVX2 and FMA.
-    unsafe { avx2(z, a, shift, out) }
+    unsafe { avx2(panels, z, shift, out) }
 }

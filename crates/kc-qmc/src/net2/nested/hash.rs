@@ -1,14 +1,14 @@
 //! Flips from a keyed hash: without state, for any point at once.
 //!
-//! The digits are taken six at a time. For each prefix of 6 k digits a hash of 64 bits holds the 63 flips of the subtree
-//! of the next six levels: the node at level l of the subtree with local prefix q (l digits) has bit
-//! `64 - 2^(l+1) + q`. So the six flips on the way to a leaf are those bits that a mask of six bits, one of 64, picks out
-//! in order of level. The hash of a longer prefix comes from that of the shorter one and the six digits between: their
-//! number is spread to 64 bits by a table, added without carry, and multiplied by a key; low and high half of the product
-//! are added without carry (as in W. Yi's wyhash).
+//! The digits are taken six at a time. For each prefix of 6 k digits a hash of 64 bits holds the 63 flips of the
+//! subtree of the next six levels: the node at level l of the subtree with local prefix q (l digits) has bit `64 -
+//! 2^(l+1) + q`. So the six flips on the way to a leaf are those bits that a mask of six bits, one of 64, picks
+//! out in order of level. The hash of a longer prefix comes from that of the shorter one and the six digits
+//! between: their number is spread to 64 bits by a table, added without carry, and multiplied by a key; low and
+//! high half of the product are added without carry (as in W. Yi's wyhash).
 //!
-//! With m columns, m + 8 levels are treated so; points that agree longer are too rare to matter, and the levels below take
-//! their flips from one hash of the prefix.
+//! With m columns, m + 8 levels are treated so; points that agree longer are too rare to matter, and the levels
+//! below take their flips from one hash of the prefix.
 
 use kc_core::Isa;
 
@@ -17,33 +17,35 @@ use crate::rng::Seed;
 /// Levels of a subtree.
 pub(in crate::net2) const LEVELS: u32 = 6;
 
+/// Coordinates whose hashes are computed side by side: each waits for its own last multiplication.
+const ABREAST: usize = 8;
+
 /// Levels beyond the number of columns that have flips of their own.
 pub(in crate::net2) const MARGIN: u32 = 8;
 
-/// For each six digits: the mask of the flips on their way, and their number spread to 64 bits.
-pub(super) static PATHS: [Path; 64] = paths();
-
-/// An entry of [`PATHS`].
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Path {
-    pub(super) mask: u64,
-    pub(super) spread: u64,
+/// What six digits lead to.
+#[derive(Debug)]
+struct Paths {
+    /// The mask of the flips on their way.
+    masks: [u64; 64],
+    /// Their number, spread to 64 bits.
+    spreads: [u64; 64],
 }
 
-const fn paths() -> [Path; 64] {
-    let mut paths = [Path { mask: 0, spread: 0 }; 64];
+static PATHS: Paths = {
+    let mut paths = Paths { masks: [0; 64], spreads: [0; 64] };
     let mut digits = 0;
     while digits < 64 {
         let mut level = 0;
         while level < LEVELS {
-            paths[digits].mask |= 1 << (64 - (2 << level) + (digits >> (LEVELS - level)));
+            paths.masks[digits] |= 1 << (64 - (2 << level) + (digits >> (LEVELS - level)));
             level += 1;
         }
-        paths[digits].spread = spread(digits as u64);
+        paths.spreads[digits] = spread(digits as u64);
         digits += 1;
     }
     paths
-}
+};
 
 /// A number's 64 bits of its own: output `digits` of G. Steele's SplitMix64 from state 0.
 pub(in crate::net2) const fn spread(digits: u64) -> u64 {
@@ -81,22 +83,26 @@ pub(in crate::net2) struct Hash {
     bits: u32,
     /// Subtrees on the way down.
     subtrees: u32,
+    paths: &'static Paths,
 }
 
 impl Hash {
     pub(super) fn new(columns: usize, bits: u32) -> Self {
         let levels = bits.min(columns as u32 + MARGIN);
-        Self { bits, subtrees: levels.div_ceil(LEVELS).min(64 / LEVELS) }
+        Self { bits, subtrees: levels.div_ceil(LEVELS).min(64 / LEVELS), paths: &PATHS }
     }
 
     /// Scrambles rows of as many values as there are keys.
     pub(super) fn scramble(self, isa: Isa, keys: &[Key], rows: &mut [u64]) {
+        // Short rows are taken several at a time.
+        let copies = if keys.len() < 8 * ABREAST { ABREAST >> keys.len().trailing_zeros().min(3) } else { 1 };
+        let keys = keys.repeat(copies);
         #[cfg(target_arch = "x86_64")]
-        crate::net2::x86::hash(isa, self, keys, rows);
+        crate::net2::x86::hash(isa, self, &keys, rows);
         #[cfg(not(target_arch = "x86_64"))]
         {
             let _ = isa;
-            self.scramble_with(keys, rows, pick);
+            self.scramble_with(&keys, rows, pick);
         }
     }
 
@@ -108,11 +114,10 @@ impl Hash {
         rows: &mut [u64],
         pick: impl Fn(u64, u64) -> u64,
     ) {
-        for row in rows.chunks_exact_mut(keys.len()) {
-            // A point's hashes wait for each other; those of other coordinates need not.
-            let (fours, rest) = row.as_chunks_mut::<4>();
-            let (four_keys, rest_keys) = keys.as_chunks::<4>();
-            for (x, keys) in fours.iter_mut().zip(four_keys) {
+        for row in rows.chunks_mut(keys.len()) {
+            let (groups, rest) = row.as_chunks_mut::<ABREAST>();
+            let rest_keys = &keys[groups.len() * ABREAST..];
+            for (x, keys) in groups.iter_mut().zip(keys.as_chunks::<ABREAST>().0) {
                 self.flip(keys, x, &pick);
             }
             for (x, key) in rest.iter_mut().zip(rest_keys) {
@@ -126,20 +131,19 @@ impl Hash {
     fn flip<const N: usize>(self, keys: &[Key; N], x: &mut [u64; N], pick: impl Fn(u64, u64) -> u64) {
         let unused = 64 - self.bits;
         let known = self.subtrees * LEVELS;
-        let mut rest = x.map(|x| x << unused);
+        // The digits left, first on top, and below them the flips so far.
+        let mut tape = x.map(|x| x << unused);
         let mut state = keys.map(|key| key.start);
-        let mut flips = [0; N];
         for _ in 0..self.subtrees {
             for v in 0..N {
-                let path = &PATHS[(rest[v] >> (64 - LEVELS)) as usize];
-                rest[v] <<= LEVELS;
-                flips[v] = flips[v] << LEVELS | pick(state[v], path.mask);
-                let product = u128::from(state[v] ^ path.spread) * u128::from(keys[v].factor);
+                let digits = (tape[v] >> (64 - LEVELS)) as usize;
+                tape[v] = tape[v] << LEVELS | pick(state[v], self.paths.masks[digits]);
+                let product = u128::from(state[v] ^ self.paths.spreads[digits]) * u128::from(keys[v].factor);
                 state[v] = product as u64 ^ (product >> 64) as u64;
             }
         }
         for v in 0..N {
-            x[v] ^= (flips[v] << (64 - known) | state[v] >> known) >> unused;
+            x[v] ^= (tape[v] << (64 - known) | state[v] >> known) >> unused;
         }
     }
 }

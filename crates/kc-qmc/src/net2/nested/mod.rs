@@ -16,8 +16,8 @@ mod trie;
 use hash::{Hash, Key};
 use trie::Trie;
 
-/// Points that [`NusEngine::Auto`] scrambles as the trie does. The flips of all digits that these points pass through
-/// come from their trie, those of other points below where they leave it from the hash.
+/// Points that [`NusEngine::Auto`] scrambles as the trie does. The flips of all digits that these points pass
+/// through come from their trie, those of other points below where they leave it from the hash.
 pub(super) const AUTO_ROWS: u64 = 1 << 12;
 
 /// Points times coordinates times replications that tries may hold: at most 28 bytes each.
@@ -41,8 +41,8 @@ pub(super) struct Nested {
 }
 
 impl Nested {
-    /// For points of `bits` bits from matrices of so many columns, interlaced in the end; spawns a seed for each of
-    /// `replications` times `width` coordinates.
+    /// For points of `bits` bits from matrices of so many columns, interlaced in the end; spawns a seed for each
+    /// of `replications` times `width` coordinates.
     pub(super) fn new(
         engine: NusEngine,
         seed: &mut Seed,
@@ -63,8 +63,8 @@ impl Nested {
         Self { engine, width, bits, hash: Hash::new(columns, bits), keys, tries, grown: 0, interlace }
     }
 
-    /// Lets the tries grow as far as the points before row `end` need. The order of rows decides over the random numbers,
-    /// so all rows from 0 on enter, whichever are asked for.
+    /// Lets the tries grow as far as the points before row `end` need. The order of rows decides over the random
+    /// numbers, so all rows from 0 on enter, whichever are asked for.
     ///
     /// # Errors
     /// `TooLarge` if the tries would hold more than 2^28 points.
@@ -119,8 +119,8 @@ impl Nested {
         }
     }
 
-    /// Cuts rows into batches whose integers stay in a cache: the first, or for tries, each of which should be used for
-    /// long, the second.
+    /// Cuts rows into batches whose integers stay in a cache: the first, or for tries, each of which should be
+    /// used for long, the second.
     pub(super) fn batches(&self, rows: Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
         let values = if self.tries.is_empty() { 1 << 11 } else { 1 << 15 };
         let step = (values / self.width as u64).max(1);

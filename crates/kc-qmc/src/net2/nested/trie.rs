@@ -1,10 +1,10 @@
 //! Flips drawn when they are first needed, in the order of the reference.
 //!
-//! The reference keeps a binary trie over the digits. A leaf holds the remaining digits of the one point below it and as
-//! many random bits; a second point that comes there splits it level by level until their digits differ, and then draws
-//! random bits for the digits that follow. So a new point shares the flips of the known point that agrees with it longest,
-//! up to and with the first digit that differs, and draws the rest. Only places where two points part need a node (a
-//! crit-bit tree), and a leaf can hold all flips of its point.
+//! The reference keeps a binary trie over the digits. A leaf holds the remaining digits of the one point below it
+//! and as many random bits; a second point that comes there splits it level by level until their digits differ,
+//! and then draws random bits for the digits that follow. So a new point shares the flips of the known point that
+//! agrees with it longest, up to and with the first digit that differs, and draws the rest. Only places where two
+//! points part need a node (a crit-bit tree), and a leaf can hold all flips of its point.
 
 use crate::rng::Sfc64;
 

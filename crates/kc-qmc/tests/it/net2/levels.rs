@@ -77,7 +77,8 @@ proptest! {
 
 #[test]
 fn large_outputs_are_the_small_ones() {
-    // Beyond 8 MiB, where stores go past the caches; rows that are whole vectors together, and rows that are not even so.
+    // Beyond 8 MiB, where stores go past the caches; rows that are whole vectors together, and rows that are not
+    // even so.
     for (dims, log) in [(1, 21u32), (13, 17), (101, 14), (2501, 9)] {
         for interval in [Interval::HalfOpen, Interval::Open] {
             each_isa(|isa| {

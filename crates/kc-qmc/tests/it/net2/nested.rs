@@ -39,8 +39,8 @@ proptest! {
     }
 }
 
-/// For each replication of the van der Corput sequence, whether digit `level` is flipped, for each value of the digits
-/// before it.
+/// For each replication of the van der Corput sequence, whether digit `level` is flipped, for each value of the
+/// digits before it.
 fn flips(randomize: Randomize, level: u32, replications: usize) -> Vec<Vec<bool>> {
     let mut net = net(&config(1, 77, |c| (c.randomize, c.replications) = (randomize, replications)));
     let (bits, count) = (net.bits(), 2 << level);
@@ -62,7 +62,8 @@ fn flips(randomize: Randomize, level: u32, replications: usize) -> Vec<Vec<bool>
 
 #[test]
 fn flips_do_not_know_of_each_other() {
-    // Under four prefixes that are sums of each other, the flips of a matrix always cancel; nested ones are independent.
+    // Under four prefixes that are sums of each other, the flips of a matrix always cancel; nested ones are
+    // independent.
     let count = 4000;
     let bound = 5.0 * (count as f64).sqrt() / 2.0;
     let half = |hits: usize| (hits as f64 - count as f64 / 2.0).abs() < bound;
@@ -117,7 +118,8 @@ fn flips_of_all_small_trees_occur_alike() {
 
 #[test]
 fn deep_digits_are_flipped_apart() {
-    // Pairs of points that agree in many digits: the next digits' flips are shared up to where they part, then not.
+    // Pairs of points that agree in many digits: the next digits' flips are shared up to where they part, then
+    // not.
     let seeds = Seed::from(5u64).spawn(3000);
     for shared in [5u32, 6, 11, 12, 23, 35, 39] {
         let (a, b) = (0x5A5A_A5A5_1234_5678u64, 0x5A5A_A5A5_1234_5678u64 ^ 1 << (63 - shared));
