@@ -227,10 +227,10 @@ impl<'a> Search<'a> {
                     }
                 } else if best.len() < count {
                     best.push((unsure, x.to_vec()));
-                } else if let Some(least) = best.iter_mut().min_by(|a, b| a.0.total_cmp(&b.0)) {
-                    if unsure > least.0 {
-                        *least = (unsure, x.to_vec());
-                    }
+                } else if let Some(least) = best.iter_mut().min_by(|a, b| a.0.total_cmp(&b.0))
+                    && unsure > least.0
+                {
+                    *least = (unsure, x.to_vec());
                 }
             }
         }

@@ -18,6 +18,9 @@ pub(super) const LAG: u32 = 4;
 /// Positions that one task looks after.
 const CHUNK: usize = 1 << 14;
 
+/// Coefficients that are gathered before they are used.
+const GATHER: usize = 512;
+
 /// A coefficient of a transform.
 pub(super) trait Coefficient: Field + Send + Sync {
     /// Grows with the magnitude; all that comparisons need.
@@ -26,6 +29,8 @@ pub(super) trait Coefficient: Field + Send + Sync {
     fn real(self) -> f64;
     fn scale(self, factor: f64) -> Self;
     fn minus(self, other: Self) -> Self;
+    /// `(b, a)` if `swap`, else `(a, b)`, without a branch: whether noise is swapped nobody can predict.
+    fn exchange(swap: bool, a: Self, b: Self) -> (Self, Self);
     /// `((a + b) / 2, (a - b) / 2)`.
     fn butterfly(self, other: Self) -> (Self, Self);
 }
@@ -50,6 +55,11 @@ impl Coefficient for f64 {
     #[inline]
     fn minus(self, other: Self) -> Self {
         self - other
+    }
+    #[inline]
+    fn exchange(swap: bool, a: Self, b: Self) -> (Self, Self) {
+        let difference = (a.to_bits() ^ b.to_bits()) & u64::from(swap).wrapping_neg();
+        (f64::from_bits(a.to_bits() ^ difference), f64::from_bits(b.to_bits() ^ difference))
     }
     #[inline]
     fn butterfly(self, other: Self) -> (Self, Self) {
@@ -79,6 +89,11 @@ impl Coefficient for Complex<f64> {
         self - other
     }
     #[inline]
+    fn exchange(swap: bool, a: Self, b: Self) -> (Self, Self) {
+        let (re, im) = (f64::exchange(swap, a.re, b.re), f64::exchange(swap, a.im, b.im));
+        (Complex::new(re.0, im.0), Complex::new(re.1, im.1))
+    }
+    #[inline]
     fn butterfly(self, other: Self) -> (Self, Self) {
         ((self + other) * 0.5, (self - other) * 0.5)
     }
@@ -104,23 +119,32 @@ impl<T: Coefficient> Ordered<T> {
     /// multiplied by `factor` (and for lattices already turned by half a step).
     pub(super) fn double(&mut self, fresh: &[T], factor: f64) {
         let n = self.values.len();
-        let mut upper = self.values.clone();
-        let mut upper_kappa = self.kappa.clone();
-        let low = self.values.chunks_mut(CHUNK).zip(self.kappa.chunks_mut(CHUNK));
-        let high = upper.chunks_mut(CHUNK).zip(upper_kappa.chunks_mut(CHUNK));
+        self.values.extend_from_within(..);
+        self.kappa.extend_from_within(..);
+        let (low, high) = self.values.split_at_mut(n);
+        let (low_kappa, high_kappa) = self.kappa.split_at_mut(n);
+        let low = low.chunks_mut(CHUNK).zip(low_kappa.chunks_mut(CHUNK));
+        let high = high.chunks_mut(CHUNK).zip(high_kappa.chunks_mut(CHUNK));
         in_parallel(low.zip(high).collect(), |_, ((low, low_kappa), (high, high_kappa))| {
-            for (((a, ka), b), kb) in low.iter_mut().zip(low_kappa).zip(high).zip(high_kappa) {
-                let wave = *ka;
-                let (sum, difference) = a.butterfly(fresh[wave as usize].scale(factor));
-                // The top level is compared on the way; wave number 0 stays where it is.
-                let swap = wave != 0 && difference.order() > sum.order();
-                let (first, second) = (wave, wave + n as u32);
-                (*a, *b) = if swap { (difference, sum) } else { (sum, difference) };
-                (*ka, *kb) = if swap { (second, first) } else { (first, second) };
+            let mut taken = [fresh[0]; GATHER];
+            let low = low.chunks_mut(GATHER).zip(low_kappa.chunks_mut(GATHER));
+            let high = high.chunks_mut(GATHER).zip(high_kappa.chunks_mut(GATHER));
+            for ((low, low_kappa), (high, high_kappa)) in low.zip(high) {
+                // A loop of nothing but loads keeps as many of them in flight as the processor can.
+                for (taken, wave) in taken.iter_mut().zip(&*low_kappa) {
+                    *taken = fresh[*wave as usize];
+                }
+                let pairs = low.iter_mut().zip(low_kappa).zip(high.iter_mut().zip(high_kappa));
+                for (((a, ka), (b, kb)), taken) in pairs.zip(&taken) {
+                    let wave = *ka;
+                    let (sum, difference) = a.butterfly(taken.scale(factor));
+                    // The top level is compared on the way; wave number 0 stays where it is.
+                    let swap = (wave != 0) & (difference.order() > sum.order());
+                    (*a, *b) = T::exchange(swap, sum, difference);
+                    (*ka, *kb) = exchange_bits(swap, wave, wave + n as u32);
+                }
             }
         });
-        self.values.append(&mut upper);
-        self.kappa.append(&mut upper_kappa);
         let m = self.values.len().ilog2();
         self.settle(m.saturating_sub(2), m.saturating_sub(LAG + 1));
     }
@@ -154,8 +178,8 @@ impl<T: Coefficient> Ordered<T> {
             });
             swaps[0] = false;
             if any.iter().any(|any| *any) {
-                exchange(&swaps, &mut self.values);
-                exchange(&swaps, &mut self.kappa);
+                exchange(&swaps, &mut self.values, T::exchange);
+                exchange(&swaps, &mut self.kappa, exchange_bits);
             }
         }
     }
@@ -171,8 +195,19 @@ impl<T: Coefficient> Ordered<T> {
     }
 }
 
+/// As [`Coefficient::exchange`], for wave numbers.
+#[inline]
+fn exchange_bits(swap: bool, a: u32, b: u32) -> (u32, u32) {
+    let difference = (a ^ b) & u32::from(swap).wrapping_neg();
+    (a ^ difference, b ^ difference)
+}
+
 /// Exchanges position i of the lower half of each block with the same of its upper half where `swaps[i]`.
-fn exchange<T: Copy + Send>(swaps: &[bool], values: &mut [T]) {
+fn exchange<T: Copy + Send>(
+    swaps: &[bool],
+    values: &mut [T],
+    select: impl Fn(bool, T, T) -> (T, T) + Copy + Sync + Send,
+) {
     let half = swaps.len();
     let mut parts = Vec::with_capacity(values.len() / (2 * CHUNK) + 1);
     for block in values.chunks_exact_mut(2 * half) {
@@ -181,9 +216,7 @@ fn exchange<T: Copy + Send>(swaps: &[bool], values: &mut [T]) {
     }
     in_parallel(parts, |_, ((swaps, low), high)| {
         for ((swap, a), b) in swaps.iter().zip(low).zip(high) {
-            let (x, y) = (*a, *b);
-            *a = if *swap { y } else { x };
-            *b = if *swap { x } else { y };
+            (*a, *b) = select(*swap, *a, *b);
         }
     });
 }

@@ -130,9 +130,9 @@ fn bayes_keeps_signs_and_outputs_apart() {
 
 #[test]
 fn the_cone_is_left_by_values_that_change_their_mind() {
-    let smooth = from_fn(1, |u: &[f64]| 1e-3 * u[0]);
+    let smooth = from_fn(1, |u: &[f64]| 1e-3 * u[0].exp());
     let mut config = GuaranteedConfig::default();
-    (config.abs_tol, config.n_limit, config.check_cone) = (1e-9, 1 << 13, true);
+    (config.abs_tol, config.n_limit, config.check_cone) = (1e-15, 1 << 13, true);
     for hidden in [false, true] {
         let mut sequence = net(1, 1);
         let mut run = config.start(&mut sequence, &smooth).unwrap();
@@ -140,7 +140,8 @@ fn the_cone_is_left_by_values_that_change_their_mind() {
         while let Some(batch) = run.ask().unwrap() {
             // A Walsh function of the index that the first 2048 points do not show.
             let wave = |i: u64| if (i & 40).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
-            let value = |(i, u): (u64, &f64)| 1e-3 * u + if hidden && i >= 2048 { wave(i) } else { 0.0 };
+            let value =
+                |(i, u): (u64, &f64)| 1e-3 * u.exp() + if hidden && i >= 2048 { wave(i) } else { 0.0 };
             let values: Vec<f64> = (first..).zip(batch.points.as_slice()).map(value).collect();
             first += values.len() as u64;
             run.tell(&values).unwrap();
