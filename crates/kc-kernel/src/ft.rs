@@ -34,23 +34,6 @@ pub enum Transform {
 }
 
 impl Transform {
-    /// How many values stand for a transform of `n` real numbers.
-    pub(crate) fn values(self, n: usize) -> usize {
-        match self {
-            Transform::Fourier => n / 2 + 1,
-            Transform::Walsh => n,
-        }
-    }
-
-    /// How often value `k` stands in the whole transform.
-    #[inline]
-    pub(crate) fn multiplicity(self, n: usize, k: usize) -> f64 {
-        match self {
-            Transform::Fourier if k > 0 && 2 * k < n => 2.0,
-            _ => 1.0,
-        }
-    }
-
     /// `sum_k f_k` over the whole transform, from the values that stand for it.
     pub(crate) fn total(self, n: usize, f: &[f64]) -> f64 {
         match self {

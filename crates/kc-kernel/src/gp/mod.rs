@@ -243,7 +243,7 @@ impl<K: Kernel> FastGp<K> {
         let (rows, dims) = (have as u64..n as u64, self.kernel.dims());
         let (points, coordinates) = self.kernel.draw(sequence.as_mut(), rows)?;
         self.points.extend(&points);
-        Ok(coordinates.reshape([n - have, dims])?)
+        coordinates.reshape([n - have, dims])
     }
 
     /// The values at the points that were given out and have none yet: row by row, `(new, outputs)`. The number of outputs

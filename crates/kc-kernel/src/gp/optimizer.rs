@@ -143,8 +143,8 @@ impl Lbfgs {
     fn next(&mut self, value: f64, gradient: &[f64]) -> Option<Vec<f64>> {
         if self.started {
             let slope = dot(&self.direction, &self.gradient);
-            // Not enough of a decrease: a shorter step.
-            if !(value <= self.value + 1e-4 * self.step * slope) {
+            // Not enough of a decrease (or no value): a shorter step.
+            if value.is_nan() || value > self.value + 1e-4 * self.step * slope {
                 self.step *= 0.5;
                 return (self.step > 1e-12).then(|| self.tried());
             }

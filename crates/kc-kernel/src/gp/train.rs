@@ -70,7 +70,7 @@ impl<K: Kernel> FastGp<K> {
         if let Optimizer::Adam { rate } = config.optimizer {
             crate::config::positive("rate", rate)?;
         }
-        if !(config.improvement >= 0.0) {
+        if config.improvement.is_nan() || config.improvement < 0.0 {
             return Err(Error::argument("improvement", "a number from 0", config.improvement));
         }
         let layout = Layout::new(&config.parameters, self.kernel.config());
@@ -133,10 +133,13 @@ impl Layout {
 
     fn pick(&self, scale: f64, weights: &[f64], noise: f64, smoothness: &[f64]) -> Vec<f64> {
         let mut all = Vec::new();
-        all.extend(self.scale.then_some(scale));
-        all.extend(self.weights.then_some(weights).unwrap_or_default());
-        all.extend(self.noise.then_some(noise));
-        all.extend(self.smoothness.then_some(smoothness).unwrap_or_default());
+        let groups: [(bool, &[f64]); 4] = [
+            (self.scale, &[scale]),
+            (self.weights, weights),
+            (self.noise, &[noise]),
+            (self.smoothness, smoothness),
+        ];
+        groups.iter().filter(|(on, _)| *on).for_each(|(_, values)| all.extend_from_slice(values));
         all
     }
 

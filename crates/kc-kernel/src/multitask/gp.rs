@@ -58,7 +58,7 @@ impl<K: Kernel> MultiGp<K> {
         let gram = MultiGram::new(&kernel, &tasks, &points)?;
         let means: Vec<f64> =
             gram.traces().iter().zip(gram.sizes()).map(|(trace, &n)| trace / n as f64).collect();
-        if let Some(at) = means.iter().position(|mean| !(*mean > 0.0)) {
+        if let Some(at) = means.iter().position(|mean| mean.is_nan() || *mean <= 0.0) {
             return Err(Error::Singular { arg: "K".into(), index: at });
         }
         let mut noise: Vec<f64> = means.iter().map(|mean| noise * mean / means[0]).collect();

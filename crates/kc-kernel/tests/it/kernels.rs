@@ -135,14 +135,14 @@ fn what_differs_from_the_scale_keeps_its_digits() {
     let points = Points::from_rows(&kernel, x.view()).unwrap();
     let z = points.point(0);
     let mut v = vec![0.0; 64];
-    for j in 0..3 {
-        kernel.multiply(Isa::best(), j, points.column(j), z[j], &mut v);
+    for (j, &z) in z.iter().enumerate() {
+        kernel.multiply(Isa::best(), j, points.column(j), z, &mut v);
     }
-    for i in 0..64 {
+    for (i, v) in v.iter().enumerate() {
         let want: f64 = (0..3)
             .map(|j| 1e-14 * si::reference::kappa(2, (points.column(j)[i] - z[j]).rem_euclid(1.0)))
             .sum();
-        assert!((v[i] - want).abs() <= 1e-12 * 3e-14, "{i}");
+        assert!((v - want).abs() <= 1e-12 * 3e-14, "{i}");
     }
 }
 
@@ -166,7 +166,7 @@ fn derivatives_are_limits_of_differences() {
     let got = derivative::eval(&kernel, &sum, &[Term::value(2)], &x, &z).unwrap();
     assert!((got - (value(x, z) - 2.0 * by_x)).abs() < 1e-4 * got.abs().max(1.0));
     let high = Term::derivative(&[3, 0]);
-    let err = derivative::eval(&kernel, &[high.clone()], &[high], &x, &z);
+    let err = derivative::eval(&kernel, std::slice::from_ref(&high), std::slice::from_ref(&high), &x, &z);
     assert!(matches!(err, Err(Error::Argument { .. })));
     assert!(derivative::eval(&kernel, &[], &[Term::value(2)], &x, &z).is_err());
     assert!(derivative::eval(&kernel, &[Term::value(3)], &[Term::value(2)], &x, &z).is_err());
