@@ -5,6 +5,12 @@
 
 use kc_core::{Error, Result};
 
+/// The inner product of vectors of equal length.
+fn dot(x: &[f64], y: &[f64]) -> f64 {
+    // The lengths are equal, so there is no error.
+    kc_core::math::dot(x, y).unwrap_or(f64::NAN)
+}
+
 /// The lower triangular `L` with `L L^T = a`, row-major, zeros above the diagonal.
 ///
 /// # Errors
@@ -14,7 +20,7 @@ pub fn cholesky(arg: &'static str, a: &[f64], n: usize) -> Result<Vec<f64>> {
     for i in 0..n {
         for j in 0..=i {
             let (row, other) = (&l[i * n..i * n + j], &l[j * n..j * n + j]);
-            let rest = a[i * n + j] - row.iter().zip(other).map(|(x, y)| x * y).sum::<f64>();
+            let rest = a[i * n + j] - dot(row, other);
             l[i * n + j] = if i > j {
                 rest / l[j * n + j]
             } else if rest > 0.0 {
@@ -96,9 +102,8 @@ impl Tridiagonal {
             // A <- H A H = A - v w^T - w v^T with p = A v, w = p - (p v / 2) v.
             let first = k + 1;
             let row = |i: usize| (first + i) * n + first..(first + i + 1) * n;
-            let mut w: Vec<f64> =
-                (0..v.len()).map(|i| a[row(i)].iter().zip(&v).map(|(x, y)| x * y).sum()).collect();
-            let half = 0.5 * w.iter().zip(&v).map(|(x, y)| x * y).sum::<f64>();
+            let mut w: Vec<f64> = (0..v.len()).map(|i| dot(&a[row(i)], &v)).collect();
+            let half = 0.5 * dot(&w, &v);
             w.iter_mut().zip(&v).for_each(|(w, v)| *w -= half * v);
             for i in 0..v.len() {
                 let (vi, wi) = (v[i], w[i]);
@@ -115,8 +120,8 @@ impl Tridiagonal {
         for (k, v) in reflectors.iter().enumerate().rev().filter(|(_, v)| !v.is_empty()) {
             for i in k + 1..n {
                 let row = &mut vectors[i * n + k + 1..(i + 1) * n];
-                let dot: f64 = row.iter().zip(v).map(|(x, v)| x * v).sum();
-                row.iter_mut().zip(v).for_each(|(x, v)| *x -= dot * v);
+                let along = dot(row, v);
+                row.iter_mut().zip(v).for_each(|(x, v)| *x -= along * v);
             }
         }
         Self { n, diagonal, beside, vectors }
