@@ -297,11 +297,11 @@ mod tests {
         updated.update(&grown, 30);
         scratch.set(&grown);
         let chances = grown.chances(&sample(200, 4));
-        for i in 0..200 {
+        for (i, expected) in chances.iter().enumerate() {
             assert!((updated.mean[i] - scratch.mean[i]).abs() < 1e-9);
             assert!((updated.share[i] - scratch.share[i]).abs() < 1e-9);
             let p = chance(scratch.mean[i], grown.scale * scratch.share[i]);
-            assert!((p - chances[i]).abs() < 1e-3, "{p} {}", chances[i]);
+            assert!((p - expected).abs() < 1e-3, "{p} {expected}");
         }
     }
 }

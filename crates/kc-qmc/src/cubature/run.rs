@@ -393,8 +393,7 @@ mod tests {
         check(&ReplicatedConfig::default(), &|| Box::new(net(4)));
         check(&CltVecConfig::default(), &|| Box::new(iid()));
         check(&CltConfig::default(), &|| Box::new(iid()));
-        let mut small = BayesConfig::default();
-        small.n_init = 1 << 4;
+        let small = BayesConfig { n_init: 1 << 4, ..BayesConfig::default() };
         check(&small, &|| Box::new(net(1)));
         let mut small = FailureConfig::default();
         (small.n_init, small.n_approx, small.n_limit) = (4, 1 << 4, 8);

@@ -139,7 +139,7 @@ fn the_cone_is_left_by_values_that_change_their_mind() {
         let mut first = 0u64;
         while let Some(batch) = run.ask().unwrap() {
             // A Walsh function of the index that the first 2048 points do not show.
-            let wave = |i: u64| if (i & 40).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+            let wave = |i: u64| if (i & 40).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
             let value =
                 |(i, u): (u64, &f64)| 1e-3 * u.exp() + if hidden && i >= 2048 { wave(i) } else { 0.0 };
             let values: Vec<f64> = (first..).zip(batch.points.as_slice()).map(value).collect();
