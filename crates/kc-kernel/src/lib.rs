@@ -32,3 +32,10 @@ pub use kernel::Kernel;
 pub use points::Points;
 pub use product::gram;
 pub use si::SiKernel;
+
+/// The examples of these pages run with the doc tests.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    pub struct Readme;
+}

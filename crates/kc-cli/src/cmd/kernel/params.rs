@@ -79,7 +79,7 @@ impl Params {
         }
         let noise = fields.get("noise").map(|noise| number("noise", noise)).transpose()?;
         if let Some(noise) = noise
-            && !(noise > 0.0)
+            && noise <= 0.0
         {
             return Err(Error::argument("noise", "a number above 0", noise).into());
         }
