@@ -200,9 +200,9 @@ pub(crate) const SYSTEMS: &[System] = &[
         title: "QMCPy: low-discrepancy points, cubature, fast kernels",
         paper: "QMCPy: A Python Software for Randomized Low-Discrepancy Sequences, Quasi-Monte Carlo, and Fast Kernel Methods (2025)",
         krate: "kc-qmc",
-        module: ".",
+        module: "net2",
         door: "qmc",
-        here: false,
+        here: true,
     },
     System {
         slug: "ntk",
