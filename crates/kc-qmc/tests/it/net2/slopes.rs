@@ -37,10 +37,13 @@ fn lines(x: &[f64]) -> f64 {
     (0.5 + x[0]) * (0.5 + x[1]) - 1.0
 }
 
+/// Randomisation, interlacing, integrand, replications, largest log2 n, the slope of QMCPy's points.
+type Case = (Randomize, usize, fn(&[f64]) -> f64, usize, u32, f64);
+
 #[test]
 fn errors_fall_as_fast_as_the_references() {
     let nus = |engine| Randomize::Nus(engine);
-    let cases: [(Randomize, usize, fn(&[f64]) -> f64, usize, u32, f64); 10] = [
+    let cases: [Case; 10] = [
         (Randomize::Ds, 1, skew, 64, 14, -1.01),
         (Randomize::LmsDs, 1, skew, 64, 14, -1.57),
         (nus(NusEngine::Trie), 1, skew, 16, 10, -1.41),
