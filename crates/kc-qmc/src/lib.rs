@@ -15,7 +15,7 @@
 //! | [`measure`] | [`Measure`]: from the cube to normal, Brownian, Student, copulas ... |
 //! | [`periodize`], [`integrand`] | [`Integrand`]: functions on the cube, made from measures and payoffs |
 //! | [`cubature`] | integrals to a tolerance |
-//! | [`rng`], [`table`], [`fold`], [`special`], [`small`] | NumPy's generator, tables as text, folding, quantiles, small matrices |
+//! | [`rng`], [`table`], [`fold`], [`leap`], [`special`], [`small`] | NumPy's generator, tables as text, folding, leaping, quantiles, small matrices |
 //!
 //! ```
 //! use kc_qmc::cubature::{Cubature, GuaranteedConfig};
@@ -40,6 +40,7 @@ mod fingerprint;
 pub mod fold;
 pub mod integrand;
 pub mod lattice;
+pub mod leap;
 pub mod measure;
 pub mod net2;
 pub mod netb;

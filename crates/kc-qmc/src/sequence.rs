@@ -68,6 +68,8 @@ pub enum Family {
     Closed,
     /// Independent uniform points.
     Iid,
+    /// Some rows of another sequence.
+    Subsequence,
 }
 
 /// Which coordinates of a table a sequence uses.
@@ -175,5 +177,51 @@ pub trait Sequence: Send + Sync {
         let mut out = Tensor::zeros([self.replications(), count, self.dim()])?;
         self.fill(rows, out.as_mut_slice())?;
         Ok(out)
+    }
+}
+
+impl<S: Sequence + ?Sized> Sequence for Box<S> {
+    fn dim(&self) -> usize {
+        (**self).dim()
+    }
+
+    fn replications(&self) -> usize {
+        (**self).replications()
+    }
+
+    fn limit(&self) -> u128 {
+        (**self).limit()
+    }
+
+    fn family(&self) -> Family {
+        (**self).family()
+    }
+
+    fn order(&self) -> Order {
+        (**self).order()
+    }
+
+    fn randomize(&self) -> Randomize {
+        (**self).randomize()
+    }
+
+    fn fingerprint(&self) -> String {
+        (**self).fingerprint()
+    }
+
+    fn fill(&mut self, rows: Range<u64>, out: &mut [f64]) -> Result<()> {
+        (**self).fill(rows, out)
+    }
+
+    fn fill_block(&mut self, rows: Range<u64>, out: &mut [f64]) -> Result<()> {
+        (**self).fill_block(rows, out)
+    }
+
+    fn fill_digits(&mut self, rows: Range<u64>, out: &mut [u64]) -> Result<u32> {
+        (**self).fill_digits(rows, out)
+    }
+
+    fn spawn(&mut self, dims: &[usize]) -> Result<Vec<Box<dyn Sequence>>> {
+        (**self).spawn(dims)
     }
 }

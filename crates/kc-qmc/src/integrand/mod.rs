@@ -55,6 +55,11 @@ pub trait Integrand: Send + Sync {
         self.outputs()
     }
 
+    /// The shape that the combined outputs are shown in, row-major.
+    fn shape(&self) -> Vec<usize> {
+        vec![self.combined()]
+    }
+
     /// Writes `f(u)` of each row of `u` (shape (n, dim)) into `out` (shape (P, n)). Outputs that are not `active`
     /// are finished: they may be left as they are.
     ///
@@ -91,6 +96,10 @@ impl<F: Integrand + ?Sized> Integrand for Box<F> {
 
     fn combined(&self) -> usize {
         (**self).combined()
+    }
+
+    fn shape(&self) -> Vec<usize> {
+        (**self).shape()
     }
 
     fn evaluate(&self, u: &[f64], active: &[bool], out: &mut [f64]) -> Result<()> {

@@ -118,6 +118,14 @@ impl<F: Integrand> Integrand for SensitivityIndices<F> {
         2 * self.subsets.len() * self.function.outputs()
     }
 
+    /// Closed and total indices, the sets, and the function's outputs if there are several.
+    fn shape(&self) -> Vec<usize> {
+        match self.function.outputs() {
+            1 => vec![2, self.subsets.len()],
+            outputs => vec![2, self.subsets.len(), outputs],
+        }
+    }
+
     fn evaluate(&self, u: &[f64], active: &[bool], out: &mut [f64]) -> Result<()> {
         let count = points(self, u, active, out)?;
         let (dim, outputs) = (self.function.dim(), self.function.outputs());

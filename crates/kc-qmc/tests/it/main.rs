@@ -5,6 +5,7 @@ mod cubature;
 mod discrepancy;
 mod integrand;
 mod lattice;
+mod leap;
 mod measure;
 mod net2;
 mod netb;

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
         let estimate = run.estimate();
         settings.warn(&estimate, ctx);
         store(&args.state, &text, &run)?;
-        let mut answer = answer(&estimate);
+        let mut answer = answer(&estimate, &[estimate.solution.len()]);
         answer.also_to(args.out.as_deref());
         return Ok(answer);
     };

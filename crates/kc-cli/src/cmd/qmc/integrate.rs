@@ -13,7 +13,7 @@ use crate::report::{Answer, Usage};
 
 /// Integrate over the unit cube or a measure, to a tolerance
 ///
-/// The result has the keys solution, low, high (one number, or one per output), n_total, n (points of each output),
+/// The result has the keys solution, low, high (one number, or one per output; lists of lists for sensitivity), n_total, n (points of each output),
 /// exhausted (the limit came before the tolerance), cone_violation, levels, n_level.
 ///
 /// With --command the integrand is a program of your own, in any language. It is started once, without a shell. For
@@ -78,12 +78,13 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
         };
         let problem = super::problems::multilevel(text, args.params.as_deref(), settings.dim)?;
         let mut run = settings.start_levels(&mut *sequence, &*problem)?;
-        return finish(&mut run, args, ctx);
+        return finish(&mut run, &[1], args, ctx);
     }
     if let Some(line) = &args.command {
         let program = Program::start(line, settings.dim, args.outputs)?;
-        let result =
-            settings.start(&mut *sequence, &program).and_then(|mut run| finish(&mut run, args, ctx))?;
+        let result = settings
+            .start(&mut *sequence, &program)
+            .and_then(|mut run| finish(&mut run, &program.shape(), args, ctx))?;
         match program.finish() {
             Ok(status) if status.success() => {}
             Ok(status) => ctx.warn(format_args!("the program of --command ended with {status}")),
@@ -100,10 +101,10 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
         sequence = spawned.context("no sequence for the integrand")?;
     }
     let mut run = settings.start(&mut *sequence, &*integrand)?;
-    finish(&mut run, args, ctx)
+    finish(&mut run, &integrand.shape(), args, ctx)
 }
 
-fn finish(run: &mut Run<'_>, args: &Args, ctx: &Ctx) -> Result<Answer> {
+fn finish(run: &mut Run<'_>, shape: &[usize], args: &Args, ctx: &Ctx) -> Result<Answer> {
     if let Some(path) = &args.resume {
         run.resume(&read_state(path)?).with_context(|| path.display().to_string())?;
     }
@@ -115,7 +116,7 @@ fn finish(run: &mut Run<'_>, args: &Args, ctx: &Ctx) -> Result<Answer> {
         write_state(path, &run.save()?)?;
     }
     args.settings.warn(&estimate, ctx);
-    let mut answer = answer(&estimate);
+    let mut answer = answer(&estimate, shape);
     answer.also_to(args.out.as_deref());
     Ok(answer)
 }

@@ -485,8 +485,20 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The keys that every result has; a single output is a number, several are a list.
-pub(super) fn answer(estimate: &Estimate) -> Answer {
+/// A list as nested ones of this shape; a single value as itself.
+fn nested(values: &[f64], shape: &[usize]) -> Value {
+    match (values, shape) {
+        ([one], _) => (*one).into(),
+        (many, [_, rest @ ..]) if !rest.is_empty() => {
+            let size = rest.iter().product::<usize>().max(1);
+            many.chunks(size).map(|part| nested(part, rest)).collect::<Vec<Value>>().into()
+        }
+        (many, _) => many.iter().map(|value| (*value).into()).collect::<Vec<Value>>().into(),
+    }
+}
+
+/// The keys that every result has; a single output is a number, several are lists of the integrand's shape.
+pub(super) fn answer(estimate: &Estimate, shape: &[usize]) -> Answer {
     fn one_or_many<T: Copy + Into<Value>>(values: &[T]) -> Value {
         match values {
             [one] => (*one).into(),
@@ -495,9 +507,9 @@ pub(super) fn answer(estimate: &Estimate) -> Answer {
     }
     let mut answer = Answer::new();
     answer
-        .set("solution", one_or_many(&estimate.solution))
-        .set("low", one_or_many(&estimate.low))
-        .set("high", one_or_many(&estimate.high))
+        .set("solution", nested(&estimate.solution, shape))
+        .set("low", nested(&estimate.low, shape))
+        .set("high", nested(&estimate.high, shape))
         .set("n_total", estimate.n_total)
         .set("n", one_or_many(&estimate.n))
         .set("exhausted", estimate.exhausted)
