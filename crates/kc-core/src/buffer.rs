@@ -14,7 +14,7 @@ use crate::{Element, Error, Result};
 pub const ALIGN: usize = 64;
 
 /// Blocks of this many bytes and more ask for huge pages.
-const HUGE: usize = 8 << 20;
+const HUGE: usize = 4 << 20;
 
 /// Tells the system that a large block will be filled, so that it may use huge pages: first touches and misses of the
 /// address cache cost a tenth and more of a pass over it. Small blocks, and systems other than Linux, are left alone.

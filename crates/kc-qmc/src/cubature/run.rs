@@ -265,6 +265,7 @@ fn evaluate(engine: &mut (dyn Engine + '_), request: &Request) -> Result<Vec<Vec
     let dim = engine.integrand(request.level).dim();
     let mut values: Vec<Vec<f64>> =
         request.active.iter().map(|active| if *active { vec![0.0; total] } else { Vec::new() }).collect();
+    values.iter_mut().for_each(|list| kc_core::advise_huge_pages(list));
     let rows = (request.rows.end - request.rows.start) as usize;
     let block = (BLOCK_VALUES / dim.max(1)).clamp(64, BLOCK_ROWS);
     // The threads work on the blocks of one group at a time.

@@ -119,6 +119,8 @@ impl<T: Coefficient> Ordered<T> {
     /// multiplied by `factor` (and for lattices already turned by half a step).
     pub(super) fn double(&mut self, fresh: &[T], factor: f64) {
         let n = self.values.len();
+        self.values.reserve_exact(n);
+        kc_core::advise_huge_pages(self.values.spare_capacity_mut());
         self.values.extend_from_within(..);
         self.kappa.extend_from_within(..);
         let (low, high) = self.values.split_at_mut(n);

@@ -64,8 +64,9 @@ impl Integrand for Keister {
     fn evaluate(&self, t: &[f64], active: &[bool], out: &mut [f64]) -> Result<()> {
         points(self, t, active, out)?;
         for (t, out) in t.chunks_exact(self.dim).zip(out.iter_mut()) {
-            *out = t.iter().map(|t| t * t).sum::<f64>().sqrt();
+            *out = t.iter().map(|t| t * t).sum();
         }
+        out.iter_mut().for_each(|y| *y = y.sqrt());
         apply_in_place(Isa::best(), Function::Cos, out);
         let scale = PI.powf(self.dim as f64 / 2.0);
         out.iter_mut().for_each(|y| *y *= scale);

@@ -227,6 +227,10 @@ impl Measure for Gaussian {
             Factor::Diagonal { deviation, column } if column.is_sorted() => {
                 normal_quantiles(u, t)?;
                 endpoints(dim, u, t)?;
+                if let (Some(mean), Some(deviation)) = (equal(&self.mean), equal(deviation)) {
+                    t.iter_mut().for_each(|t| *t = mean + deviation * *t);
+                    return Ok(());
+                }
                 for t in t.chunks_exact_mut(dim) {
                     for ((t, mean), deviation) in t.iter_mut().zip(&self.mean).zip(deviation) {
                         *t = mean + deviation * *t;
@@ -320,6 +324,12 @@ pub(crate) fn with_quantiles(
         map(z, t);
     }
     Ok(())
+}
+
+/// The value that all elements have.
+fn equal(x: &[f64]) -> Option<f64> {
+    let (first, rest) = x.split_first()?;
+    rest.iter().all(|x| x == first).then_some(*first)
 }
 
 /// `x` with `l x = b`, `l` lower triangular.
