@@ -32,13 +32,13 @@ use crate::product;
 /// ```
 #[derive(Debug, Clone)]
 pub struct MultiGp<K: Kernel> {
-    kernel: K,
-    tasks: Tasks,
-    points: Vec<Points<K::Point>>,
-    gram: MultiGram,
-    noise: Vec<f64>,
-    coefficients: Vec<Vec<f64>>,
-    mll: f64,
+    pub(super) kernel: K,
+    pub(super) tasks: Tasks,
+    pub(super) points: Vec<Points<K::Point>>,
+    pub(super) gram: MultiGram,
+    pub(super) noise: Vec<f64>,
+    pub(super) coefficients: Vec<Vec<f64>>,
+    pub(super) mll: f64,
 }
 
 impl<K: Kernel> MultiGp<K> {

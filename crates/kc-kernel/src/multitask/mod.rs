@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Eliminating the task with most points leaves blocks of the same form, so that `K = L D L^H` costs
-//! `O(T^2 n log n + T^3 n)`, whatever the sizes.
+//! `O(T^2 n log n + T^3 n)`, whatever the sizes. [`MultiGp::gradient`] differentiates the log-likelihood by the kernel's
+//! parameters, the noise and the task matrix (or its factors) at the same cost.
 
 use kc_core::{Complex, Error, Isa, Result};
 use kc_fft::{fftbr, fwht, ifftbr};
@@ -23,8 +24,10 @@ use crate::points::Points;
 use crate::product;
 
 mod gp;
+mod gradient;
 
 pub use gp::MultiGp;
+pub use gradient::MultiGradient;
 
 /// How tasks are related.
 #[derive(Debug, Clone, PartialEq)]

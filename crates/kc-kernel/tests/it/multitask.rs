@@ -88,6 +88,16 @@ fn lattices(sizes: &[usize]) -> Vec<Points<f64>> {
     sizes.iter().zip(10..).map(|(&n, seed)| points(&kernel, lattice_points(2, n, seed).view())).collect()
 }
 
+/// One matrix, several shifts: digits moved by one shift each.
+fn nets(kernel: &DsiKernel, sizes: &[usize; 3]) -> Vec<Points<u64>> {
+    let base = net_points(2, 64, 5);
+    let moved = |(&n, shift): (&usize, u64)| {
+        let x: Vec<u64> = base.as_slice()[..2 * n].iter().map(|x| x ^ shift).collect();
+        points(kernel, Tensor::from_slice([n, 2], &x).unwrap().view())
+    };
+    sizes.iter().zip([0u64, 0x1234_5678_9abc, 0x0fed_cba9_8765_4321]).map(moved).collect()
+}
+
 #[test]
 fn related_tasks_of_all_sizes() {
     let low = Tasks::low_rank(&[0.9, 0.1, -0.5, 0.7, 0.3, 0.2], &[0.4, 0.3, 0.5]).unwrap();
@@ -97,16 +107,7 @@ fn related_tasks_of_all_sizes() {
             let xs = points(&si(vec![2, 2]), lattice_points(2, 4, 77).view());
             check(&si(vec![1, 2]), &tasks, &lattices(&sizes), &xs);
             let kernel = DsiKernel::new(63, KernelConfig::new(Smoothness::Orders(vec![2, 3]))).unwrap();
-            // One matrix, several shifts: digits moved by one shift each.
-            let base = net_points(2, 32, 5);
-            let sets: Vec<Points<u64>> = sizes
-                .iter()
-                .zip([0u64, 0x1234_5678_9abc, 0x0fed_cba9_8765_4321])
-                .map(|(&n, shift)| {
-                    let x: Vec<u64> = base.as_slice()[..2 * n].iter().map(|x| x ^ shift).collect();
-                    points(&kernel, Tensor::from_slice([n, 2], &x).unwrap().view())
-                })
-                .collect();
+            let sets = nets(&kernel, &sizes);
             check(&kernel, &tasks, &sets, &points(&kernel, net_points(2, 4, 6).view()));
         }
     }
@@ -191,4 +192,115 @@ fn bad_tasks_are_errors() {
     let other = Tensor::from_slice([4, 2], &[0.0, 0.0, 0.5, 0.0, 0.25, 0.0, 0.75, 0.0]).unwrap();
     let mixed = [sets[0].clone(), points(&kernel, other.view())];
     assert!(matches!(MultiGram::new(&kernel, &good, &mixed), Err(Error::Argument { .. })));
+}
+
+/// The log-likelihood of tasks with fixed noise.
+fn likelihood<K: Kernel>(
+    config: KernelConfig,
+    kernel: &K,
+    matrix: &[f64],
+    sets: &[Points<K::Point>],
+    y: &[Vec<f64>],
+    noise: &[f64],
+) -> f64 {
+    let tasks = Tasks::Related { count: sets.len(), matrix: matrix.to_vec() };
+    let gram = MultiGram::new(&kernel.with_config(config).unwrap(), &tasks, sets).unwrap();
+    let factor = gram.factor(noise).unwrap();
+    let n: usize = y.iter().map(Vec::len).sum();
+    -0.5 * (factor.quadratic(y).unwrap() + factor.log_det() + n as f64 * std::f64::consts::TAU.ln())
+}
+
+fn check_gradient<K: Kernel>(kernel: &K, sets: Vec<Points<K::Point>>) {
+    let count = sets.len();
+    let (factor, diagonal) = ([0.9, 0.2, -0.4, 0.8, 0.3, 0.5], [0.3, 0.2, 0.4]);
+    let tasks = Tasks::low_rank(&factor, &diagonal).unwrap();
+    let Tasks::Related { matrix, .. } = &tasks else { panic!("related") };
+    let y: Vec<Vec<f64>> = sets
+        .iter()
+        .enumerate()
+        .map(|(l, x)| (0..x.len()).map(|i| ((i * 29 + l * 5) % 17) as f64 / 9.0 - 0.9).collect())
+        .collect();
+    let gp = MultiGp::new(kernel.clone(), tasks.clone(), sets.clone(), &y, 0.05).unwrap();
+    let found = gp.gradient().unwrap();
+    let config = kernel.config().clone();
+    let value = |config: KernelConfig, matrix: &[f64], noise: &[f64]| {
+        likelihood(config, kernel, matrix, &sets, &y, noise)
+    };
+    assert!((found.value / value(config.clone(), matrix, gp.noise()) - 1.0).abs() < 1e-12);
+    let step = 1e-5;
+    let near = |got: f64, f: &dyn Fn(f64) -> f64, what: &str| {
+        let want = (f(step) - f(-step)) / (2.0 * step);
+        assert!((got - want).abs() <= 1e-6 * (1.0 + want.abs()), "{what}: {got} not {want}");
+    };
+    let scaled = |h: f64| {
+        let mut config = config.clone();
+        config.scale *= h.exp();
+        value(config, matrix, gp.noise())
+    };
+    near(found.scale, &scaled, "scale");
+    for j in 0..kernel.dims() {
+        let weighted = |h: f64| {
+            let mut config = config.clone();
+            config.weights[j] *= h.exp();
+            value(config, matrix, gp.noise())
+        };
+        near(found.weights[j], &weighted, "weight");
+    }
+    for l in 0..count {
+        let noisy = |h: f64| {
+            let mut noise = gp.noise().to_vec();
+            noise[l] *= h.exp();
+            value(config.clone(), matrix, &noise)
+        };
+        near(found.noise[l], &noisy, "noise");
+    }
+    let terms = found.smoothness.len();
+    for at in 0..terms {
+        let smoother = |h: f64| {
+            let mut config = config.clone();
+            let Smoothness::Adaptive(orders) = &mut config.smoothness else { panic!("orders have no terms") };
+            orders[at] *= h.exp();
+            value(config, matrix, gp.noise())
+        };
+        near(found.smoothness[at], &smoother, "smoothness");
+    }
+    let (by_factor, by_diagonal) = found.low_rank(&factor, &diagonal).unwrap();
+    let of_tasks = |factor: &[f64], diagonal: &[f64]| match Tasks::low_rank(factor, diagonal).unwrap() {
+        Tasks::Related { matrix, .. } => value(config.clone(), &matrix, gp.noise()),
+        Tasks::Derivatives(_) => panic!("related"),
+    };
+    for (at, got) in by_factor.iter().enumerate() {
+        let moved = |h: f64| {
+            let mut factor = factor;
+            factor[at] += h;
+            of_tasks(&factor, &diagonal)
+        };
+        near(*got, &moved, "factor");
+    }
+    for (l, got) in by_diagonal.iter().enumerate() {
+        let moved = |h: f64| {
+            let mut diagonal = diagonal;
+            diagonal[l] *= h.exp();
+            of_tasks(&factor, &diagonal)
+        };
+        near(*got, &moved, "diagonal");
+    }
+}
+
+#[test]
+fn gradients_are_those_of_differences() {
+    for sizes in [[16, 16, 16], [4, 32, 8], [64, 1, 16]] {
+        check_gradient(&si(vec![1, 2]), lattices(&sizes));
+        let adaptive = KernelConfig::new(Smoothness::Adaptive(vec![1.5, 2.5]));
+        let kernel = DsiKernel::new(63, adaptive).unwrap();
+        check_gradient(&kernel, nets(&kernel, &sizes));
+    }
+}
+
+#[test]
+fn gradients_of_derivative_tasks_are_refused() {
+    let kernel = si(vec![3, 3]);
+    let tasks = Tasks::Derivatives(vec![vec![Term::value(2)]]);
+    let gp = MultiGp::new(kernel, tasks, lattices(&[4]), &[vec![0.0, 1.0, 0.5, -1.0]], 1e-3).unwrap();
+    assert!(matches!(gp.gradient(), Err(Error::Unsupported { .. })));
 }
