@@ -6,7 +6,6 @@ use kc_core::{Error, Result, par};
 
 use super::basis::{Basis, Fourier, Walsh};
 use super::doubling::{Bounds, Doubling, Family, Limits};
-use super::quantile::student_two_sided;
 use super::run::Run;
 use super::state::{Reader, Writer};
 use super::stop::{ErrorRule, Tolerance, check_alpha, check_n_init};
@@ -15,7 +14,7 @@ use super::transform::Coefficient;
 use super::variates::ControlVariates;
 use super::{Cubature, no_variates, randomized_natural};
 use crate::periodize::Periodization;
-use crate::special::normal_quantile;
+use crate::special::{normal_quantile, t_quantile};
 use crate::{Family as Kind, Integrand, Sequence};
 
 /// How the kernel's parameter and the interval follow from the values.
@@ -170,7 +169,7 @@ struct Fit {
 impl<B: Kernel> Bayes<B> {
     fn new(config: &BayesConfig, integrand: &dyn Integrand, periodization: Periodization) -> Self {
         let quantile = match config.bound {
-            CredibleBound::Full => student_two_sided(config.alpha, config.n_init - 1),
+            CredibleBound::Full => -t_quantile(0.5 * config.alpha, (config.n_init - 1) as f64),
             CredibleBound::Mle | CredibleBound::Gcv => -normal_quantile(0.5 * config.alpha),
         };
         Self {

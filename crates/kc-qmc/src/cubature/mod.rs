@@ -68,7 +68,6 @@ mod mlmc;
 mod mlqmc;
 mod multilevel;
 mod option;
-mod quantile;
 mod replicated;
 mod run;
 mod stages;

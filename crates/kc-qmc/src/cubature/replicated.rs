@@ -5,13 +5,13 @@ use std::ops::Range;
 use kc_core::{Error, Result};
 
 use super::doubling::{Bounds, Doubling, Family, Limits};
-use super::quantile::student_two_sided;
 use super::run::Run;
 use super::state::{Reader, Writer};
 use super::stop::{ErrorRule, Tolerance, check_alpha, check_inflate, check_n_init, individual_alphas};
 use super::sums::{Moments, sum};
 use super::variates::ControlVariates;
 use super::{Cubature, no_variates};
+use crate::special::t_quantile;
 use crate::{Family as Kind, Integrand, Randomize, Sequence};
 
 /// Settings of rep-t: R independent randomisations of a low-discrepancy sequence, doubled until the Student interval
@@ -79,7 +79,7 @@ impl Cubature for ReplicatedConfig {
         }
         let replications = sequence.replications();
         let factor = |alpha: f64| {
-            let t = student_two_sided(alpha, replications as u64 - 1);
+            let t = -t_quantile(0.5 * alpha, (replications - 1) as f64);
             t * self.inflate / (replications as f64).sqrt()
         };
         let family = Replicated {
