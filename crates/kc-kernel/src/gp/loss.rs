@@ -39,26 +39,23 @@ pub struct Gradient {
 /// over the outputs. Totals of several outputs.
 fn by_eigenvalues(loss: Loss, gram: &Gram, shifted: &[f64], energy: &[Vec<f64>]) -> (f64, Vec<f64>) {
     let (n, transform) = (gram.len(), gram.transform());
-    let total = |f: &dyn Fn(usize) -> f64| {
-        let values: Vec<f64> = (0..shifted.len()).map(f).collect();
-        transform.total(n, &values)
-    };
+    let total = |values: Vec<f64>| transform.total(n, &values);
     let all = n as f64;
     match loss {
         Loss::Mll => {
             let log_det = gram.log_det_of(shifted.to_vec());
             let outputs = energy.len() as f64;
             let sum = |k: usize| energy.iter().map(|e| e[k]).sum::<f64>();
-            let fit = total(&|k| sum(k) / shifted[k]);
+            let fit = total((0..shifted.len()).map(|k| sum(k) / shifted[k]).collect());
             let value = -0.5 * (fit + outputs * (log_det + all * (2.0 * std::f64::consts::PI).ln()));
             let slope = |k: usize| 0.5 * (sum(k) / shifted[k] - outputs) / shifted[k];
             (value, (0..shifted.len()).map(slope).collect())
         }
         // For one task the diagonal of the inverse is constant, and both are the same.
         Loss::Gcv | Loss::Loo => {
-            let trace = total(&|k| 1.0 / shifted[k]) / all;
+            let trace = total((0..shifted.len()).map(|k| 1.0 / shifted[k]).collect()) / all;
             let sum = |k: usize| energy.iter().map(|e| e[k]).sum::<f64>();
-            let square = total(&|k| sum(k) / (shifted[k] * shifted[k]));
+            let square = total((0..shifted.len()).map(|k| sum(k) / (shifted[k] * shifted[k])).collect());
             let value = square / (trace * trace);
             let slope = |k: usize| {
                 let inverse = 1.0 / shifted[k];

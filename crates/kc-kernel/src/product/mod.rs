@@ -115,10 +115,10 @@ pub(crate) fn backward<K: Kernel>(
 ) -> Vec<f64> {
     let (dims, terms) = (kernel.dims(), kernel.config().smoothness.terms());
     let parameters = dims * (1 + terms);
-    let block = |rows: Range<usize>, sums: &mut [f64]| {
+    // Scratch: p_j, and the product of (1 + p_l) over l < j.
+    let block = |rows: Range<usize>, p: &mut [f64], before: &mut [f64], sums: &mut [f64]| {
         let n = rows.len();
-        // p_j, and the product of (1 + p_l) over l < j.
-        let (mut p, mut before) = (vec![0.0; dims * n], vec![1.0; dims * n]);
+        before[..n].fill(1.0);
         for j in 0..dims {
             let weight = kernel.config().weights[j];
             let p = &mut p[j * n..][..n];
@@ -146,8 +146,10 @@ pub(crate) fn backward<K: Kernel>(
     };
     let task = |rows: Range<usize>| {
         let mut sums = vec![0.0; parameters];
-        par::chunks(rows.len(), BLOCK)
-            .for_each(|part| block(rows.start + part.start..rows.start + part.end, &mut sums));
+        let (mut p, mut before) = (vec![0.0; dims * BLOCK], vec![0.0; dims * BLOCK]);
+        for part in par::chunks(rows.len(), BLOCK) {
+            block(rows.start + part.start..rows.start + part.end, &mut p, &mut before, &mut sums);
+        }
         sums
     };
     let add = |mut a: Vec<f64>, b: Vec<f64>| {
