@@ -26,7 +26,7 @@ pub mod decomp;
 pub mod faer;
 #[cfg(not(feature = "faer"))]
 #[expect(dead_code, reason = "the module is complete for those who see it; the crate needs two functions")]
-#[allow(unreachable_pub, reason = "public with the feature faer")]
+#[expect(unreachable_pub, reason = "public with the feature faer")]
 mod faer;
 pub mod mnn;
 pub mod pairwise;
