@@ -11,6 +11,8 @@
 //! | [`math`] | exp, log, tanh, softmax, dot, sum, top-k ... on slices, at every level |
 //! | [`par`] | chunks and reductions with the same bits on any number of threads |
 //! | [`rng`] | [`KcRng`] |
+//! | [`neural`] | layer normalisation and GELU, with their gradients |
+//! | [`optim`] | Adam |
 //!
 //! ```
 //! use kc_core::{Tensor, TensorView};
@@ -29,6 +31,8 @@ pub mod buffer;
 pub mod dtype;
 pub mod error;
 pub mod math;
+pub mod neural;
+pub mod optim;
 pub mod par;
 pub mod rng;
 pub mod shape;

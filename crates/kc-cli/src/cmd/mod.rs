@@ -11,6 +11,7 @@
 //! Wrong usage that clap cannot see is a [`crate::report::Usage`] error (exit code 2); everything else that
 //! fails is exit code 1. The global flags (`--threads --seed --isa --json --report -q -v`) are in `ctx`.
 
+mod attention;
 mod completions;
 mod gp;
 mod info;
@@ -36,6 +37,7 @@ pub(crate) enum Command {
     List(list::Args),
     /// Print the processor, its instruction sets, caches and memory
     Info(info::Args),
+    Attention(attention::Args),
     /// Matrix nuclear-norm: score how compressed hidden states are
     Mnn(mnn::Args),
     Kernel(kernel::Args),
@@ -58,6 +60,7 @@ pub(crate) fn run(command: &Command, ctx: &Ctx) -> Result<Answer> {
     match command {
         Command::List(args) => list::run(args),
         Command::Info(args) => info::run(args),
+        Command::Attention(args) => attention::run(args, ctx),
         Command::Mnn(args) => mnn::run(args, ctx),
         Command::Kernel(args) => kernel::run(args, ctx),
         Command::Gp(args) => gp::run(args, ctx),

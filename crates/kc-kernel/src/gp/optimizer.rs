@@ -1,5 +1,7 @@
 //! First-order optimisers of a function of several variables.
 
+use kc_core::optim;
+
 /// How parameters (in logarithms) are moved.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Optimizer {
@@ -30,14 +32,9 @@ impl State {
             Optimizer::Rprop => {
                 State::Rprop(Rprop { x: x.to_vec(), steps: vec![0.1; x.len()], last: zeros() })
             }
-            Optimizer::Adam { rate } => State::Adam(Adam {
-                x: x.to_vec(),
-                good: x.to_vec(),
-                rate,
-                first: zeros(),
-                second: zeros(),
-                step: 0,
-            }),
+            Optimizer::Adam { rate } => {
+                State::Adam(Adam { x: x.to_vec(), good: x.to_vec(), adam: optim::Adam::new(x.len(), rate) })
+            }
             Optimizer::Lbfgs => State::Lbfgs(Box::new(Lbfgs {
                 x: x.to_vec(),
                 value: f64::INFINITY,
@@ -99,29 +96,19 @@ impl Rprop {
 pub(super) struct Adam {
     x: Vec<f64>,
     good: Vec<f64>,
-    rate: f64,
-    first: Vec<f64>,
-    second: Vec<f64>,
-    step: i32,
+    adam: optim::Adam,
 }
 
 impl Adam {
     fn next(&mut self, value: f64, gradient: &[f64]) -> Option<Vec<f64>> {
         if !value.is_finite() || gradient.iter().any(|g| !g.is_finite()) {
-            self.rate *= 0.5;
+            self.adam.rate *= 0.5;
             self.x.clone_from(&self.good);
-            self.first.fill(0.0);
-            return (self.rate > 1e-12).then(|| self.x.clone());
+            self.adam.forget();
+            return (self.adam.rate > 1e-12).then(|| self.x.clone());
         }
         self.good.clone_from(&self.x);
-        self.step = self.step.saturating_add(1);
-        let (fade_first, fade_second) = (1.0 - 0.9f64.powi(self.step), 1.0 - 0.999f64.powi(self.step));
-        for (i, &g) in gradient.iter().enumerate() {
-            self.first[i] = 0.9 * self.first[i] + 0.1 * g;
-            self.second[i] = 0.999 * self.second[i] + 0.001 * g * g;
-            let scale = (self.second[i] / fade_second).sqrt() + 1e-8;
-            self.x[i] -= self.rate * self.first[i] / fade_first / scale;
-        }
+        self.adam.step(&mut self.x, gradient).ok()?;
         Some(self.x.clone())
     }
 }

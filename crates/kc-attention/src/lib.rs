@@ -1,0 +1,25 @@
+//! Attention on the CPU: exact, in 4 and 8 bits, sparse by estimate, and without softmax.
+//!
+//! | Module | What it holds |
+//! |---|---|
+//! | [`compare`] | how far one result is from another |
+//!
+//! All take queries `[B, Hq, Nq, D]` with keys and values `[B, Hkv, Nk, D]` ([`Layout::Hnd`]; or tokens before heads),
+//! with `Hq` a multiple of `Hkv`: query head `h` reads key head `h / (Hq / Hkv)`.
+
+#![deny(unsafe_code)]
+
+pub mod compare;
+mod layout;
+mod mask;
+
+pub use compare::{Metrics, compare};
+pub use layout::{Dims, Layout};
+pub use mask::{Mask, Select};
+
+/// The examples of these pages run with the doc tests.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    pub struct Readme;
+}
