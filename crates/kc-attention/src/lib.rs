@@ -2,6 +2,7 @@
 //!
 //! | Module | What it holds |
 //! |---|---|
+//! | [`exact`] | softmax attention, tile by tile, with its gradients |
 //! | [`compare`] | how far one result is from another |
 //!
 //! All take queries `[B, Hq, Nq, D]` with keys and values `[B, Hkv, Nk, D]` ([`Layout::Hnd`]; or tokens before heads),
@@ -10,10 +11,15 @@
 #![deny(unsafe_code)]
 
 pub mod compare;
+pub mod exact;
 mod layout;
 mod mask;
 
 pub use compare::{Metrics, compare};
+pub use exact::{
+    Attention, AttentionConfig, AttentionGrads, PackedAttention, attention, attention_backward,
+    attention_into, attention_varlen,
+};
 pub use layout::{Dims, Layout};
 pub use mask::{Mask, Select};
 
