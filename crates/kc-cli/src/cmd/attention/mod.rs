@@ -1,6 +1,8 @@
 //! `kc attention`: exact attention and its cheaper forms.
 
 mod compare;
+mod exact;
+mod inputs;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -17,6 +19,12 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Softmax attention, and its gradients
+    #[command(
+        after_help = "Examples:\n  kc attention exact --q q.npy --k k.npy --v v.npy --out o.npy --causal\n  \
+                            kc attention exact --q q.npy --k k.npy --v v.npy --out o.npy --grad-out do.npy --grad-dir g"
+    )]
+    Exact(exact::Args),
     /// Print how far one result is from another: cosine, relative L1 difference, root mean square
     #[command(after_help = "Example:\n  kc attention compare --a out.npy --b exact.npy")]
     Compare(compare::Args),
@@ -25,6 +33,7 @@ enum Verb {
 /// Runs the verb.
 pub(crate) fn run(args: &Args, _ctx: &Ctx) -> Result<Answer> {
     match &args.verb {
+        Verb::Exact(args) => exact::run(args),
         Verb::Compare(args) => compare::run(args),
     }
 }
