@@ -2,6 +2,7 @@
 //!
 //! | Module | What it holds |
 //! |---|---|
+//! | [`sage`] | attention in 4 and 8 bits |
 //! | [`compare`] | how far one result is from another |
 //!
 //! All take queries `[B, Hq, Nq, D]` with keys and values `[B, Hkv, Nk, D]` ([`Layout::Hnd`]; or tokens before heads),
@@ -12,6 +13,7 @@
 pub mod compare;
 mod layout;
 mod mask;
+pub mod sage;
 
 pub use compare::{Metrics, compare};
 pub use layout::{Dims, Layout};
