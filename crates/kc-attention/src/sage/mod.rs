@@ -1,12 +1,16 @@
 //! Attention in 4 and 8 bits (SageAttention2).
 
-use kc_core::{Error, Isa, Result};
+use kc_core::{Error, Float, Isa, Result, Tensor, TensorView};
 
-use crate::Layout;
+use crate::{Dims, Layout, Mask};
 
+mod forward;
 mod groups;
+mod kernel;
+mod pack;
 mod portable;
 pub mod quantize;
+pub mod reference;
 mod rows;
 pub mod smooth;
 #[cfg(target_arch = "x86_64")]
@@ -160,4 +164,58 @@ impl SageConfig {
             _ => Ok(()),
         }
     }
+}
+
+/// The result of attention.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attention<E: Float> {
+    /// As the queries.
+    pub out: Tensor<E, 4>,
+    /// `ln sum exp` of the scores of each query, `[B, Hq, Nq]`, if it was asked for.
+    pub lse: Option<Tensor<f32, 3>>,
+}
+
+/// Attention of queries `q` `[B, Hq, Nq, D]` over keys `k` and values `v` `[B, Hkv, Nk, D]` (or of the configuration's
+/// layout). A query that sees no key gets zeros, and minus infinity for the logarithm.
+///
+/// # Errors
+/// `Shape` for shapes or a mask that do not fit; `Empty` without keys or channels; `NotFinite` with the position;
+/// `Argument` for tiles that do not fit each other or a scale that is not finite.
+pub fn sage_attention<E: Float>(
+    q: TensorView<'_, E, 4>,
+    k: TensorView<'_, E, 4>,
+    v: TensorView<'_, E, 4>,
+    mask: &Mask<'_>,
+    config: &SageConfig,
+) -> Result<Attention<E>> {
+    config.check()?;
+    let heads_first = |x| config.layout.heads_first(x);
+    let (q, k, v) = (heads_first(q)?, heads_first(k)?, heads_first(v)?);
+    let dims = Dims::of(q.shape(), k.shape(), v.shape())?;
+    let mask = mask.broadcast(&dims)?;
+    let mut out = Tensor::zeros(q.shape())?;
+    let mut lse = match config.lse {
+        true => Some(Tensor::zeros([dims.batch, dims.heads, dims.queries])?),
+        false => None,
+    };
+    if !out.is_empty() {
+        forward::Job::new(q, k, v, mask, dims, config)?.run(&mut out, lse.as_mut())?;
+    }
+    Ok(Attention { out: in_layout(out, config.layout)?, lse })
+}
+
+/// `x` `[B, H, N, D]` in the layout and type asked for.
+fn in_layout<E: Float>(x: Tensor<f32, 4>, layout: Layout) -> Result<Tensor<E, 4>> {
+    let mut same = Some(x);
+    if layout == Layout::Hnd
+        && let Some(found) = (&mut same as &mut dyn std::any::Any).downcast_mut::<Option<Tensor<E, 4>>>()
+        && let Some(found) = found.take()
+    {
+        return Ok(found);
+    }
+    let x = same.map_or_else(|| Tensor::zeros([0; 4]), Ok)?;
+    let mut out = Tensor::zeros(layout.shape(x.shape()))?;
+    let view = layout.heads_first(x.view())?;
+    out.as_mut_slice().iter_mut().zip(view.iter()).for_each(|(out, x)| *out = E::from_f32(x));
+    Ok(out)
 }

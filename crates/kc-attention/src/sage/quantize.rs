@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::groups::Groups;
 use super::rows::{self, Rows};
-use super::{QkBits, SageConfig, smooth};
+use super::{SageConfig, smooth};
 
 /// The smallest magnitude that a group is given.
 const FLOOR: f32 = 1e-7;
@@ -80,25 +80,26 @@ pub struct Quantiser {
 }
 
 impl Quantiser {
-    /// Finds the scales of `x` `[N, D]`.
+    /// Finds the scales of `x` `[N, D]`, called `arg` in errors, for the configuration's bits.
     ///
     /// # Errors
     /// `NotFinite` with the position in the head.
     pub fn fit<E: Float>(
-        isa: Isa,
         arg: &'static str,
         x: TensorView<'_, E, 2>,
         means: Means,
         groups: Groups,
-        bits: QkBits,
+        config: &SageConfig,
     ) -> Result<Self> {
+        let isa = config.isa;
         let n = x.rows();
         let mut largest = vec![0u32; groups.count(n)];
         let mut rows = Rows::new(x);
         for row in 0..n {
             let values = rows.get(row);
             let bits = rows::largest(isa, values, means.of(row));
-            if bits >= f32::INFINITY.to_bits()
+            if config.check_finite
+                && bits >= f32::INFINITY.to_bits()
                 && let Some(at) = kc_core::math::first_non_finite(values)
             {
                 return Err(Error::not_finite(arg, &[row, at], f64::from(values[at])));
@@ -106,7 +107,7 @@ impl Quantiser {
             let slot = &mut largest[groups.of(row)];
             *slot = bits.max(*slot);
         }
-        let limit = bits.limit();
+        let limit = config.bits.limit();
         let amax = || largest.iter().map(|&bits| f32::from_bits(bits).clamp(FLOOR, f32::MAX));
         let scales = amax().map(|amax| amax / limit).collect();
         let inverses = amax().map(|amax| limit / amax).collect();
@@ -143,7 +144,7 @@ pub fn of_keys<E: Float>(k: TensorView<'_, E, 2>, config: &SageConfig) -> Result
         true => Means::constant(smooth::channel_mean(config.isa, k)),
         false => Means::none(),
     };
-    Quantiser::fit(config.isa, "k", k, means, Groups::of_keys(config), config.bits)
+    Quantiser::fit("k", k, means, Groups::of_keys(config), config)
 }
 
 /// The quantiser of the queries `[N, D]` of a head, smoothed if the configuration says so.
@@ -152,7 +153,7 @@ pub fn of_queries<E: Float>(q: TensorView<'_, E, 2>, config: &SageConfig) -> Res
         true => Means::of_blocks(smooth::block_means(config.isa, q, config.blkq), config.blkq, q.cols()),
         false => Means::none(),
     };
-    Quantiser::fit(config.isa, "q", q, means, Groups::of_queries(config), config.bits)
+    Quantiser::fit("q", q, means, Groups::of_queries(config), config)
 }
 
 /// Codes of the queries `q`, of the configuration's layout.

@@ -1,6 +1,7 @@
 //! Attention in 4 and 8 bits.
 
 mod codes;
+mod golden;
 
 use kc_attention::sage::{Granularity, PvMode, QkBits, SageConfig};
 use kc_testing::golden_json;
