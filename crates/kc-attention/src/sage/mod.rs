@@ -2,22 +2,25 @@
 
 use kc_core::{Error, Float, Isa, Result, Tensor, TensorView};
 
-use crate::{Dims, Layout, Mask};
+use crate::{Attention, Dims, Layout, Mask};
 
 mod forward;
 mod groups;
 mod kernel;
 mod pack;
+pub mod plan;
 mod portable;
 pub mod quantize;
 pub mod reference;
 mod rows;
 pub mod smooth;
+mod varlen;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use groups::Groups;
 pub use quantize::{Quantized, quantize_k, quantize_q};
+pub use varlen::sage_attention_varlen;
 
 /// Bits of the codes of queries and keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -166,15 +169,6 @@ impl SageConfig {
     }
 }
 
-/// The result of attention.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Attention<E: Float> {
-    /// As the queries.
-    pub out: Tensor<E, 4>,
-    /// `ln sum exp` of the scores of each query, `[B, Hq, Nq]`, if it was asked for.
-    pub lse: Option<Tensor<f32, 3>>,
-}
-
 /// Attention of queries `q` `[B, Hq, Nq, D]` over keys `k` and values `v` `[B, Hkv, Nk, D]` (or of the configuration's
 /// layout). A query that sees no key gets zeros, and minus infinity for the logarithm.
 ///
@@ -188,20 +182,58 @@ pub fn sage_attention<E: Float>(
     mask: &Mask<'_>,
     config: &SageConfig,
 ) -> Result<Attention<E>> {
-    config.check()?;
-    let heads_first = |x| config.layout.heads_first(x);
-    let (q, k, v) = (heads_first(q)?, heads_first(k)?, heads_first(v)?);
-    let dims = Dims::of(q.shape(), k.shape(), v.shape())?;
-    let mask = mask.broadcast(&dims)?;
-    let mut out = Tensor::zeros(q.shape())?;
-    let mut lse = match config.lse {
-        true => Some(Tensor::zeros([dims.batch, dims.heads, dims.queries])?),
-        false => None,
-    };
-    if !out.is_empty() {
-        forward::Job::new(q, k, v, mask, dims, config)?.run(&mut out, lse.as_mut())?;
+    Sage::new(q, k, v, mask, config)?.attend()
+}
+
+/// Queries, keys and values after quantising and packing.
+pub struct Sage<'a, E: Float> {
+    job: Option<forward::Job<'a, E>>,
+    shape: [usize; 4],
+    config: &'a SageConfig,
+}
+
+impl<'a, E: Float> Sage<'a, E> {
+    /// Quantises and packs.
+    ///
+    /// # Errors
+    /// As [`sage_attention`].
+    pub fn new(
+        q: TensorView<'a, E, 4>,
+        k: TensorView<'a, E, 4>,
+        v: TensorView<'a, E, 4>,
+        mask: &Mask<'a>,
+        config: &'a SageConfig,
+    ) -> Result<Self> {
+        config.check()?;
+        let heads_first = |x| config.layout.heads_first(x);
+        let (q, k, v) = (heads_first(q)?, heads_first(k)?, heads_first(v)?);
+        let dims = Dims::of(q.shape(), k.shape(), v.shape())?;
+        let mask = mask.broadcast(&dims)?;
+        let job = match q.is_empty() {
+            true => None,
+            false => Some(forward::Job::new(q, k, v, mask, dims, config)?),
+        };
+        Ok(Sage { job, shape: q.shape(), config })
     }
-    Ok(Attention { out: in_layout(out, config.layout)?, lse })
+
+    /// Bytes of the packed keys and values.
+    pub fn bytes(&self) -> usize {
+        self.job.as_ref().map_or(0, forward::Job::bytes)
+    }
+
+    /// The attention.
+    ///
+    /// # Errors
+    /// Only for want of memory.
+    pub fn attend(&self) -> Result<Attention<E>> {
+        let [b, h, n, _] = self.shape;
+        let mut out = Tensor::zeros(self.shape)?;
+        let mut lse = if self.config.lse { Some(Tensor::zeros([b, h, n])?) } else { None };
+        if let Some(job) = &self.job {
+            job.run(&mut out, lse.as_mut())?;
+        }
+        Ok(Attention { out: in_layout(out, self.config.layout)?, lse })
+    }
 }
 
 /// `x` `[B, H, N, D]` in the layout and type asked for.

@@ -3,8 +3,8 @@
 use kc_core::{Result, Tensor, TensorView, f16};
 use kc_quant::fp8;
 
-use super::{Attention, Granularity, PvMode, QkBits, SageConfig};
-use crate::{Dims, Mask, Select};
+use super::{Granularity, PvMode, QkBits, SageConfig};
+use crate::{Attention, Dims, Mask, Select};
 
 /// Attention of `q` over `k` and `v`, as [`sage_attention`](super::sage_attention). The logarithms of the sums are always
 /// there; `check_finite` and `isa` mean nothing here.
