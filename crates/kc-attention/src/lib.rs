@@ -3,6 +3,7 @@
 //! | Module | What it holds |
 //! |---|---|
 //! | [`exact`] | softmax attention, tile by tile, with its gradients |
+//! | [`sage`] | attention in 4 and 8 bits |
 //! | [`compare`] | how far one result is from another |
 //!
 //! All take queries `[B, Hq, Nq, D]` with keys and values `[B, Hkv, Nk, D]` ([`Layout::Hnd`]; or tokens before heads),
@@ -14,6 +15,7 @@ pub mod compare;
 pub mod exact;
 mod layout;
 mod mask;
+pub mod sage;
 
 pub use compare::{Metrics, compare};
 pub use exact::{

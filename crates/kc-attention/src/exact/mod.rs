@@ -69,6 +69,7 @@ use crate::mask::{Mask, Select};
 use forward::Job;
 
 pub use backward::{AttentionGrads, attention_backward};
+pub(crate) use varlen::sequences;
 pub use varlen::{PackedAttention, attention_varlen, attention_varlen_backward};
 
 /// How attention is computed.

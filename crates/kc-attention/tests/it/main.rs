@@ -6,3 +6,4 @@ use kc_testing::alloc::Counting;
 static ALLOCATOR: Counting = Counting;
 
 mod exact;
+mod sage;
