@@ -171,6 +171,14 @@ impl<S: Scalar> Terms<S> {
         Self { hi, lo, scale, target, spread }
     }
 
+    /// The gradient of one logit of the first token, before the softcap.
+    pub(crate) fn entry(&self, z: S, is_target: bool, weight: f64) -> S {
+        let p = S::from_f64(((z - self.hi[0]) - self.lo[0]).to_f64().exp());
+        let target = if is_target { self.target[0] } else { S::ZERO };
+        let spread = self.spread.as_ref().map_or(S::ZERO, |spread| S::from_f64(weight) * spread[0]);
+        p * self.scale[0] - target - spread
+    }
+
     /// For a word of weight `weight`.
     pub(crate) fn row(&self, weight: f64, cap: Option<f64>) -> RowTerms<'_, S> {
         RowTerms {

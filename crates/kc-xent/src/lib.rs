@@ -3,7 +3,9 @@
 #![deny(unsafe_code)]
 
 mod backward;
+mod baseline;
 mod config;
+mod extras;
 mod filter;
 mod forward;
 mod fused;
@@ -12,15 +14,19 @@ mod kernel;
 mod panel;
 mod portable;
 pub mod reference;
+mod shard;
 mod sort;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use backward::XentGrads;
+pub use baseline::materialized;
 pub use config::{Filter, Need, Preset, Reduction, Seeds, Upstream, XentConfig};
+pub use extras::{accuracy, nll_of, perplexity, top_k, z_loss};
 pub use forward::{Loss, XentForward};
 pub use input::{Embedding, Target, XentInput};
 pub use kernel::Scalar;
+pub use shard::{ShardForward, partition, shard_backward, shard_forward, shard_merge};
 pub use sort::VocabOrder;
 
 use kc_core::Result;

@@ -1,6 +1,7 @@
 //! Runs the program `kc` on real files.
 
 mod crossquant;
+mod cut_cross_entropy;
 mod fireq;
 mod flexq;
 mod frame;
