@@ -2,6 +2,7 @@
 
 mod attention;
 mod crossquant;
+mod cut_cross_entropy;
 mod fireq;
 mod flexq;
 mod frame;
