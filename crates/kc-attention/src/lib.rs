@@ -3,6 +3,7 @@
 //! | Module | What it holds |
 //! |---|---|
 //! | [`compare`] | how far one result is from another |
+//! | [`soft`] | a Gaussian kernel through landmarks instead of softmax, linear in the tokens |
 //!
 //! All take queries `[B, Hq, Nq, D]` with keys and values `[B, Hkv, Nk, D]` ([`Layout::Hnd`]; or tokens before heads),
 //! with `Hq` a multiple of `Hkv`: query head `h` reads key head `h / (Hq / Hkv)`.
@@ -12,6 +13,7 @@
 pub mod compare;
 mod layout;
 mod mask;
+pub mod soft;
 
 pub use compare::{Metrics, compare};
 pub use layout::{Dims, Layout};
