@@ -16,4 +16,5 @@ mod quant_formats;
 mod quant_matmul;
 mod quantize;
 mod smash;
+mod soft;
 mod support;
