@@ -3,7 +3,7 @@
 use kc_core::{Error, Result, Tensor, TensorView, TensorViewMut, par};
 use rayon::prelude::*;
 
-use super::kernel::{Inputs, Panels, Tile, by_head, cut, padded_rows, write_rows};
+use super::kernel::{self, Inputs, Kept, Panels, TOKENS, Tile, by_head, cut, padded_rows, write_rows};
 use super::landmark::{self, ConvGrads};
 use super::portable::{Product, at_level};
 use super::{Head, Landmark, Scalar, Shape, SoftCache, SoftConfig, State, check_finite, head_of, local, normalize};
@@ -58,7 +58,7 @@ pub(super) fn backward<T: Scalar>(
     let (mut dq, mut dv) = (Tensor::zeros(q.shape())?, Tensor::zeros(q.shape())?);
     let panels: Vec<Panels<T>> =
         state.heads.iter().map(|h| Panels::of(&h.landmarks, shape.channels)).collect();
-    let pulled = super::kernel::sums(&Inputs { v: dx, ..inputs }, &panels);
+    let pulled = kernel::sums(&inputs, &panels, dx, state.kept.as_ref());
     let middles: Vec<Middle<T>> = state
         .heads
         .par_iter()
@@ -66,7 +66,7 @@ pub(super) fn backward<T: Scalar>(
         .zip(&pulled)
         .map(|((head, panels), u)| Middle::of(head, panels, u, shape.channels))
         .collect();
-    let from_tokens = over_tokens(&inputs, dx, &panels, &middles, [dq.view_mut(), dv.view_mut()])?;
+    let from_tokens = over_tokens(&inputs, dx, &panels, &middles, state.kept.as_ref(), [dq.view_mut(), dv.view_mut()])?;
     let d_local = match config.local {
         Some(kernels) => Some(local::backward(&inputs, kernels, dx, dv.view_mut())?),
         None => None,
@@ -162,6 +162,7 @@ fn over_tokens<T: Scalar>(
     dx: TensorView<'_, T, 4>,
     panels: &[Panels<T>],
     middles: &[Middle<T>],
+    kept: Option<&Kept<T>>,
     [dq, dv]: [TensorViewMut<'_, T, 4>; 2],
 ) -> Result<Vec<Vec<f64>>> {
     let shape = inputs.shape;
@@ -172,7 +173,7 @@ fn over_tokens<T: Scalar>(
         .map(|(i, (dq, dv))| {
             let (head, first) = (i / per_head, i % per_head * shape.piece());
             let at = [head / shape.heads, head % shape.heads];
-            piece(inputs, dx, &panels[head], &middles[head], at, first, [dq, dv])
+            piece(inputs, dx, &panels[head], &middles[head], kept, [at[0], at[1], head], first, [dq, dv])
         })
         .collect();
     Ok(by_head(shape, parts, panels))
@@ -184,7 +185,8 @@ fn piece<T: Scalar>(
     dx: TensorView<'_, T, 4>,
     panels: &Panels<T>,
     middle: &Middle<T>,
-    at: [usize; 2],
+    kept: Option<&Kept<T>>,
+    [entry, head, index]: [usize; 3],
     first: usize,
     [mut dq, mut dv]: [TensorViewMut<'_, T, 4>; 2],
 ) -> Vec<T> {
@@ -193,22 +195,32 @@ fn piece<T: Scalar>(
     let (mut dq, mut dv) = (dq.outer_mut(0), dv.outer_mut(0));
     let (mut dq, mut dv) = (dq.matrix_mut(0), dv.matrix_mut(0));
     let mut tile = Tile::new(panels);
-    let (mut slope, mut d_kernel) = (tile.v.clone(), tile.k.clone());
-    let mut out = tile.v.clone();
-    let mut row_sums = vec![T::ZERO; super::kernel::TOKENS];
+    let (mut value, mut slope, mut out) = (tile.v.clone(), tile.v.clone(), tile.v.clone());
+    let mut own = vec![T::ZERO; if kept.is_none() { TOKENS * width } else { 0 }];
+    let mut d_kernel = vec![T::ZERO; TOKENS * width];
+    let mut row_sums = vec![T::ZERO; TOKENS];
     let mut column_sums = vec![T::ZERO; width];
     let mut sums = vec![T::ZERO; panels.count * depth];
     let scale = T::from_f64(inputs.shape.scale);
-    for part in par::chunks(tokens, super::kernel::TOKENS) {
+    let (v, dx) = (head_of(inputs.v, entry, head), head_of(dx, entry, head));
+    for part in par::chunks(tokens, TOKENS) {
         let (from, rows) = (first + part.start, part.len());
-        tile.kernel(inputs, panels, at, from, rows);
-        inputs.fill(head_of(inputs.v, at[0], at[1]), at[0], from, depth, &mut tile.v[..rows * depth]);
-        inputs.fill(head_of(dx, at[0], at[1]), at[0], from, depth, &mut slope[..rows * depth]);
+        tile.queries(inputs, panels, [entry, head], from, rows);
+        let k = match kept {
+            Some(kept) => kept.of(inputs.shape, index, from, rows),
+            None => {
+                let k = &mut own[..rows * width];
+                tile.kernel(isa, panels, k);
+                k
+            }
+        };
+        let v = inputs.rows(v, entry, from, depth, &mut value[..rows * depth]);
+        let dx = inputs.rows(dx, entry, from, depth, &mut slope[..rows * depth]);
         let out = &mut out[..rows * depth];
-        Tile::weigh(isa, panels, &tile.k, &middle.backward_rows, rows, out);
+        Tile::weigh(isa, panels, k, &middle.backward_rows, rows, out);
         write_rows(&mut dv, part.start, out, depth);
-        let (k, d_kernel) = (&tile.k[..rows * width], &mut d_kernel[..rows * width]);
-        for (a, b, add) in [(&slope, &middle.forward, false), (&tile.v, &middle.backward_columns, true)] {
+        let d_kernel = &mut d_kernel[..rows * width];
+        for (a, b, add) in [(dx, &middle.forward, false), (v, &middle.backward_columns, true)] {
             let product = Product {
                 a,
                 row_step: depth,

@@ -86,11 +86,70 @@ impl<T: Scalar> Inputs<'_, T> {
 
     /// Fills a tile's rows with tokens of a head, zeros for those that do not count, and leaves the padding alone.
     pub(super) fn fill(&self, x: TensorView<'_, T, 2>, entry: usize, first: usize, depth: usize, rows: &mut [T]) {
+        if let Some(whole) = self.plain(x, first, rows.len() / depth, depth) {
+            rows.copy_from_slice(whole);
+            return;
+        }
         let channels = x.cols();
         for (r, row) in rows.chunks_exact_mut(depth).enumerate() {
             let row = &mut row[..channels];
             if self.counts(entry, first + r) { read_row(x, first + r, row) } else { row.fill(T::ZERO) }
         }
+    }
+
+    /// Tokens that stand in memory as a tile wants them.
+    fn plain<'b>(&self, x: TensorView<'b, T, 2>, first: usize, rows: usize, depth: usize) -> Option<&'b [T]> {
+        let fits = self.mask.is_none() && x.cols() == depth;
+        let all = if fits { x.as_slice() } else { None };
+        all.map(|all| &all[first * depth..(first + rows) * depth])
+    }
+
+    /// Tokens of a head as rows of a tile: where they are, or copied to `scratch`.
+    pub(super) fn rows<'b>(
+        &self,
+        x: TensorView<'b, T, 2>,
+        entry: usize,
+        first: usize,
+        depth: usize,
+        scratch: &'b mut [T],
+    ) -> &'b [T] {
+        if let Some(whole) = self.plain(x, first, scratch.len() / depth, depth) {
+            return whole;
+        }
+        self.fill(x, entry, first, depth, scratch);
+        scratch
+    }
+}
+
+/// Bytes of kernels that are kept from one pass to the next; larger ones are computed again.
+const KEPT_BYTES: usize = 4 << 20;
+
+/// The kernels of a call that is small enough to keep them: `[heads, tokens, width]`.
+#[derive(Debug, Clone)]
+pub(super) struct Kept<T> {
+    data: Vec<T>,
+    width: usize,
+}
+
+impl<T: Scalar> Kept<T> {
+    /// Room for the kernels, if they are small and all of one width.
+    pub(super) fn room(inputs: &Inputs<'_, T>, panels: &[Panels<T>]) -> Option<Self> {
+        let width = panels.first()?.width;
+        let len = width.checked_mul(inputs.shape.tokens)?.checked_mul(panels.len())?;
+        let small = len.checked_mul(size_of::<T>())? <= KEPT_BYTES;
+        (small && inputs.mask.is_none() && len > 0).then(|| Kept { data: vec![T::ZERO; len], width })
+    }
+
+    /// The kernel of some tokens of a head.
+    pub(super) fn of(&self, shape: &Shape, head: usize, first: usize, rows: usize) -> &[T] {
+        let from = (head * shape.tokens + first) * self.width;
+        &self.data[from..from + rows * self.width]
+    }
+
+    /// The kernel of each piece of work.
+    fn pieces<'b>(&'b mut self, shape: &Shape) -> Vec<&'b mut [T]> {
+        let (by_head, by_piece) = (shape.tokens * self.width, shape.piece() * self.width);
+        self.data.chunks_mut(by_head).flat_map(|head| head.chunks_mut(by_piece)).collect()
     }
 }
 
@@ -101,19 +160,17 @@ pub(super) struct Tile<T> {
     pub(super) q: Vec<T>,
     /// Values, `[TOKENS, depth]`.
     pub(super) v: Vec<T>,
-    /// The kernel, `[TOKENS, width]`.
-    pub(super) k: Vec<T>,
     bias: Vec<T>,
 }
 
 impl<T: Scalar> Tile<T> {
     pub(super) fn new(panels: &Panels<T>) -> Self {
         let rows = || vec![T::ZERO; TOKENS * panels.depth];
-        Tile { q: rows(), v: rows(), k: vec![T::ZERO; TOKENS * panels.width], bias: vec![T::ZERO; TOKENS] }
+        Tile { q: rows(), v: rows(), bias: vec![T::ZERO; TOKENS] }
     }
 
-    /// The kernel of `rows` tokens from `first` on with all landmarks; also the queries it came from.
-    pub(super) fn kernel(
+    /// Reads `rows` queries from `first` on and measures them from the landmarks' centre.
+    pub(super) fn queries(
         &mut self,
         inputs: &Inputs<'_, T>,
         panels: &Panels<T>,
@@ -121,18 +178,22 @@ impl<T: Scalar> Tile<T> {
         first: usize,
         rows: usize,
     ) {
-        let (depth, width) = (panels.depth, panels.width);
-        let q = &mut self.q[..rows * depth];
-        inputs.fill(head_of(inputs.q, entry, head), entry, first, depth, q);
+        let q = &mut self.q[..rows * panels.depth];
+        inputs.fill(head_of(inputs.q, entry, head), entry, first, panels.depth, q);
         let bias = &mut self.bias[..rows];
         for (r, bias) in bias.iter_mut().enumerate() {
             *bias = if inputs.counts(entry, first + r) { T::ZERO } else { -T::INFINITY };
         }
         at_level!(inputs.isa, centre(q, T::from_f64(inputs.shape.scale), &panels.centre, bias));
-        let k = &mut self.k[..rows * width];
+    }
+
+    /// The kernel `[rows, width]` of the queries that were read with all landmarks.
+    pub(super) fn kernel(&self, isa: Isa, panels: &Panels<T>, k: &mut [T]) {
+        let width = panels.width;
+        let rows = k.len() / width;
         let product = Product {
-            a: q,
-            row_step: depth,
+            a: &self.q,
+            row_step: panels.depth,
             depth_step: 1,
             rows,
             depth: panels.channels(),
@@ -142,8 +203,8 @@ impl<T: Scalar> Tile<T> {
             c_step: width,
             add: false,
         };
-        T::product(inputs.isa, product, k);
-        at_level!(inputs.isa, gaussian(k, bias, &panels.bias));
+        T::product(isa, product, k);
+        at_level!(isa, gaussian(k, &self.bias[..rows], &panels.bias));
     }
 
     /// `sums [m, depth] += K^T x` for `rows` rows of `x`.
@@ -192,13 +253,52 @@ fn pieces(shape: &Shape) -> Vec<([usize; 2], std::ops::Range<usize>)> {
     out
 }
 
-/// `K1^T V` of every head, `[m, d]`.
-pub(super) fn sums<T: Scalar>(inputs: &Inputs<'_, T>, panels: &[Panels<T>]) -> Vec<Vec<f64>> {
+/// `K1^T x` of every head, `[m, d]`, with kernels that were kept before.
+pub(super) fn sums<T: Scalar>(
+    inputs: &Inputs<'_, T>,
+    panels: &[Panels<T>],
+    x: TensorView<'_, T, 4>,
+    kept: Option<&Kept<T>>,
+) -> Vec<Vec<f64>> {
     let parts = pieces(inputs.shape)
         .into_par_iter()
-        .map(|(at, piece)| sums_of(inputs, &panels[at[0] * inputs.shape.heads + at[1]], at, inputs.v, piece))
+        .map(|(at, piece)| {
+            let head = at[0] * inputs.shape.heads + at[1];
+            match kept {
+                Some(kept) => {
+                    let k = kept.of(inputs.shape, head, piece.start, piece.len());
+                    sums_of(inputs, &panels[head], at, x, piece, Source::Kept(k))
+                }
+                None => sums_of(inputs, &panels[head], at, x, piece, Source::Dropped),
+            }
+        })
         .collect();
     by_head(inputs.shape, parts, panels)
+}
+
+/// As [`sums`], filling the room for kernels.
+pub(super) fn sums_keeping<T: Scalar>(
+    inputs: &Inputs<'_, T>,
+    panels: &[Panels<T>],
+    x: TensorView<'_, T, 4>,
+    room: &mut Kept<T>,
+) -> Vec<Vec<f64>> {
+    let parts = pieces(inputs.shape)
+        .into_par_iter()
+        .zip(room.pieces(inputs.shape))
+        .map(|((at, piece), room)| {
+            let panels = &panels[at[0] * inputs.shape.heads + at[1]];
+            sums_of(inputs, panels, at, x, piece, Source::Room(room))
+        })
+        .collect();
+    by_head(inputs.shape, parts, panels)
+}
+
+/// Where the kernel of some tokens comes from, and whether it stays.
+enum Source<'a, T> {
+    Kept(&'a [T]),
+    Room(&'a mut [T]),
+    Dropped,
 }
 
 /// Parts of heads, one after the other, added in a tree; padding is dropped.
@@ -220,21 +320,37 @@ pub(super) fn by_head<T: Scalar>(shape: &Shape, parts: Vec<Vec<T>>, panels: &[Pa
 }
 
 /// `K1^T x` of some tokens of a head, `[m, depth]`.
-pub(super) fn sums_of<T: Scalar>(
+fn sums_of<T: Scalar>(
     inputs: &Inputs<'_, T>,
     panels: &Panels<T>,
     at: [usize; 2],
     x: TensorView<'_, T, 4>,
     piece: std::ops::Range<usize>,
+    mut source: Source<'_, T>,
 ) -> Vec<T> {
+    let width = panels.width;
     let mut tile = Tile::new(panels);
     let mut sums = vec![T::ZERO; panels.count * panels.depth];
+    let mut own = vec![T::ZERO; if matches!(source, Source::Dropped) { TOKENS * width } else { 0 }];
+    let mut scratch = tile.v.clone();
     let x = head_of(x, at[0], at[1]);
     for part in par::chunks(piece.len(), TOKENS) {
         let (first, rows) = (piece.start + part.start, part.len());
-        tile.kernel(inputs, panels, at, first, rows);
-        inputs.fill(x, at[0], first, panels.depth, &mut tile.v[..rows * panels.depth]);
-        Tile::add_sums(inputs.isa, panels, &tile.k, &tile.v, rows, &mut sums);
+        let cut = part.start * width..part.end * width;
+        let k = match &mut source {
+            Source::Kept(k) => &k[cut],
+            Source::Room(_) | Source::Dropped => {
+                let k = match &mut source {
+                    Source::Room(room) => &mut room[cut],
+                    _ => &mut own[..rows * width],
+                };
+                tile.queries(inputs, panels, at, first, rows);
+                tile.kernel(inputs.isa, panels, k);
+                k
+            }
+        };
+        let x = inputs.rows(x, at[0], first, panels.depth, &mut scratch[..rows * panels.depth]);
+        Tile::add_sums(inputs.isa, panels, k, x, rows, &mut sums);
     }
     sums
 }
@@ -258,6 +374,7 @@ pub(super) fn apply<T: Scalar>(
     inputs: &Inputs<'_, T>,
     panels: &[Panels<T>],
     weights: &[Vec<f64>],
+    kept: Option<&Kept<T>>,
     out: TensorViewMut<'_, T, 4>,
 ) -> Result<()> {
     let shape = inputs.shape;
@@ -267,13 +384,22 @@ pub(super) fn apply<T: Scalar>(
         let panels = &panels[head];
         let weights: Vec<T> = padded_rows(&weights[head], shape.channels, panels.depth);
         let mut tile = Tile::new(panels);
+        let mut own = vec![T::ZERO; if kept.is_none() { TOKENS * panels.width } else { 0 }];
         let mut out = out.outer_mut(0);
         let mut out = out.matrix_mut(0);
         for part in par::chunks(piece.len(), TOKENS) {
-            let rows = part.len();
-            tile.kernel(inputs, panels, at, piece.start + part.start, rows);
+            let (first, rows) = (piece.start + part.start, part.len());
+            let k = match kept {
+                Some(kept) => kept.of(shape, head, first, rows),
+                None => {
+                    let k = &mut own[..rows * panels.width];
+                    tile.queries(inputs, panels, at, first, rows);
+                    tile.kernel(inputs.isa, panels, k);
+                    k
+                }
+            };
             let x = &mut tile.v[..rows * panels.depth];
-            Tile::weigh(inputs.isa, panels, &tile.k, &weights, rows, x);
+            Tile::weigh(inputs.isa, panels, k, &weights, rows, x);
             write_rows(&mut out, part.start, x, panels.depth);
         }
     });
@@ -283,6 +409,12 @@ pub(super) fn apply<T: Scalar>(
 /// Writes padded rows to rows `first..` of `out`.
 pub(super) fn write_rows<T: Scalar>(out: &mut TensorViewMut<'_, T, 2>, first: usize, rows: &[T], depth: usize) {
     let channels = out.shape()[1];
+    if channels == depth
+        && let Some(out) = out.as_mut_slice()
+    {
+        out[first * depth..][..rows.len()].copy_from_slice(rows);
+        return;
+    }
     for (r, row) in rows.chunks_exact(depth).enumerate() {
         let mut to = out.row_mut(first + r);
         match to.as_mut_slice() {
@@ -353,9 +485,12 @@ pub fn gaussian_kernel<T: Scalar>(a: TensorView<'_, T, 2>, b: TensorView<'_, T, 
     let ranges: Vec<_> = par::chunks(shape.tokens, shape.piece()).collect();
     ranges.into_par_iter().zip(outs).for_each(|(piece, mut out)| {
         let mut tile = Tile::new(&panels);
+        let mut k = vec![T::ZERO; TOKENS * panels.width];
         for part in par::chunks(piece.len(), TOKENS) {
-            tile.kernel(&inputs, &panels, [0, 0], piece.start + part.start, part.len());
-            write_rows(&mut out, part.start, &tile.k[..part.len() * panels.width], panels.width);
+            let k = &mut k[..part.len() * panels.width];
+            tile.queries(&inputs, &panels, [0, 0], piece.start + part.start, part.len());
+            tile.kernel(inputs.isa, &panels, k);
+            write_rows(&mut out, part.start, k, panels.width);
         }
     });
     Ok(out)
@@ -435,10 +570,12 @@ pub fn soft_exact<T: Scalar>(q: TensorView<'_, T, 4>, v: TensorView<'_, T, 4>) -
                 let mut total = vec![0.0; rows * d];
                 for (block, panels) in keys.iter().enumerate() {
                     let mut tile = Tile::new(panels);
-                    tile.kernel(&inputs, panels, at, piece.start + part.start, rows);
+                    let mut k = vec![T::ZERO; rows * panels.width];
+                    tile.queries(&inputs, panels, at, piece.start + part.start, rows);
+                    tile.kernel(inputs.isa, panels, &mut k);
                     let mut values = vec![T::ZERO; panels.count * panels.depth];
                     inputs.fill(v.view(), 0, block * KEYS, panels.depth, &mut values);
-                    Tile::weigh(inputs.isa, panels, &tile.k, &values, rows, &mut tile.v);
+                    Tile::weigh(inputs.isa, panels, &k, &values, rows, &mut tile.v);
                     let found = tile.v.chunks_exact(panels.depth).flat_map(|row| &row[..d]);
                     total.iter_mut().zip(found).for_each(|(t, x)| *t += x.to_f64());
                 }

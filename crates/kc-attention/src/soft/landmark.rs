@@ -157,9 +157,18 @@ impl<T: Scalar> Plan<T> {
             check_finite(name, TensorView::from_slice([d], x)?)?;
         }
         check_finite("conv_w", w)?;
-        Tensor::from_fn([rows * columns * d, d], |[k, out]| {
-            w.at([out, k % d, k / d / columns, k / d % columns])
-        })
+        let w = w.to_tensor()?;
+        let (w, taps) = (w.as_slice(), rows * columns);
+        let mut weights = Tensor::zeros([taps * d, d])?;
+        for input in 0..d {
+            for (tap, block) in weights.as_mut_slice().chunks_exact_mut(d * d).enumerate() {
+                let to = &mut block[input * d..(input + 1) * d];
+                for (out, to) in to.iter_mut().enumerate() {
+                    *to = w[(out * d + input) * taps + tap];
+                }
+            }
+        }
+        Ok(weights)
     }
 
     /// Landmarks whose patches are gathered together.
@@ -170,14 +179,20 @@ impl<T: Scalar> Plan<T> {
     /// The patches of some landmarks, `[landmarks, rows columns d]`; zeros for tokens that do not count.
     fn gather(&self, entry: usize, landmarks: &[usize], q: TensorView<'_, T, 2>) -> Result<Tensor<T, 2>> {
         let d = q.cols();
-        let mut out = Tensor::zeros([landmarks.len(), self.patch[0] * self.patch[1] * d])?;
-        let mut rows = out.as_mut_slice().chunks_exact_mut(d);
-        for &landmark in landmarks {
-            for token in self.patch_tokens(landmark) {
-                if let Some(row) = rows.next()
-                    && self.counts(entry, token)
-                {
-                    read_row(q, token, row);
+        let [rows, columns] = self.patch;
+        let mut out = Tensor::zeros([landmarks.len(), rows * columns * d])?;
+        let plain = if self.valid.is_empty() { q.as_slice() } else { None };
+        for (&landmark, to) in landmarks.iter().zip(out.as_mut_slice().chunks_exact_mut(rows * columns * d)) {
+            if let Some(q) = plain {
+                let first = landmark / self.across * rows * self.width + landmark % self.across * columns;
+                for (r, to) in to.chunks_exact_mut(columns * d).enumerate() {
+                    to.copy_from_slice(&q[(first + r * self.width) * d..][..columns * d]);
+                }
+                continue;
+            }
+            for (token, to) in self.patch_tokens(landmark).zip(to.chunks_exact_mut(d)) {
+                if self.counts(entry, token) {
+                    read_row(q, token, to);
                 }
             }
         }
@@ -237,12 +252,16 @@ pub(super) fn of_head<T: Scalar>(
             gelu(Gelu::Exact, &mut out);
         }
         Landmark::AvgPool => {
+            let (mut row, mut sums) = (vec![T::ZERO; d], vec![0.0f64; d]);
             for (&j, to) in kept.iter().zip(out.chunks_exact_mut(d)) {
                 let tokens: Vec<usize> = plan.patch_tokens(j).filter(|&i| plan.counts(entry, i)).collect();
-                for (c, to) in to.iter_mut().enumerate() {
-                    let sum: f64 = tokens.iter().map(|&i| q.at([i, c]).to_f64()).sum();
-                    *to = T::from_f64(sum / tokens.len() as f64 * shape.scale);
+                sums.fill(0.0);
+                for &i in &tokens {
+                    read_row(q, i, &mut row);
+                    sums.iter_mut().zip(&row).for_each(|(sum, x)| *sum += x.to_f64());
                 }
+                let share = shape.scale / tokens.len() as f64;
+                to.iter_mut().zip(&sums).for_each(|(to, sum)| *to = T::from_f64(sum * share));
             }
         }
         Landmark::MaxPool => {

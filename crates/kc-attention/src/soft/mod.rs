@@ -43,8 +43,8 @@
 //!
 //! # Cost
 //! `8 N m d` operations forward and `24 N m d` forward and backward, besides `O(m^3)` per head: linear in `N` for a fixed number of landmarks,
-//! quadratic for a fixed ratio, as `m = N / r^2` grows too. `K1` is never stored: 48 tokens at a time, distances,
-//! exponentials and products stay in the first-level cache, and the second pass computes them again. Memory beyond inputs and result is
+//! quadratic for a fixed ratio, as `m = N / r^2` grows too. A large `K1` is never stored: 48 tokens at a time, distances,
+//! exponentials and products stay in the first-level cache, and the second pass computes them again (or finds them, where all of them fit 4 MiB). Memory beyond inputs and result is
 //! `O(m d + m^2)` per head and a few tiles per thread.
 //!
 //! # When not to use it
@@ -67,7 +67,7 @@ mod local;
 mod newton;
 mod normalize;
 mod portable;
-//pub mod reference;
+pub mod reference;
 //mod vit;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -81,7 +81,7 @@ pub use newton::{Inverse, NewtonReport, newton_inverse};
 pub use portable::Scalar;
 //pub use vit::{SoftVit, VitSize};
 
-use kernel::{Panels, apply, sums};
+use kernel::{Kept, Panels};
 use landmark::Plan;
 
 /// The epsilon of all layer normalisations but those of the last stage of [`SoftVit`].
@@ -298,6 +298,8 @@ pub(crate) struct State<T: Scalar> {
     pub(crate) shape: Shape,
     pub(crate) plan: Plan<T>,
     pub(crate) heads: Vec<Head<T>>,
+    /// The kernels of a small call.
+    kept: Option<Kept<T>>,
 }
 
 impl<T: Scalar> SoftCache<'_, T> {
@@ -396,18 +398,23 @@ fn forward<T: Scalar>(
     let mut heads = found.into_iter().collect::<Result<Vec<Head<T>>>>()?;
     let panels: Vec<Panels<T>> = heads.iter().map(|h| Panels::of(&h.landmarks, shape.channels)).collect();
     let inputs = kernel::Inputs { shape: &shape, q, v, mask: config.mask, isa: config.isa };
-    for (head, sums) in heads.iter_mut().zip(sums(&inputs, &panels)) {
+    let mut kept = Kept::room(&inputs, &panels);
+    let sums = match &mut kept {
+        Some(room) => kernel::sums_keeping(&inputs, &panels, v, room),
+        None => kernel::sums(&inputs, &panels, v, None),
+    };
+    for (head, sums) in heads.iter_mut().zip(sums) {
         head.sums = sums;
     }
     let weights: Vec<Vec<f64>> = heads
         .iter()
         .map(|head| normalize::product(&head.inverse(), &head.sums, shape.channels))
         .collect();
-    apply(&inputs, &panels, &weights, out.reborrow())?;
+    kernel::apply(&inputs, &panels, &weights, kept.as_ref(), out.reborrow())?;
     if let Some(kernels) = config.local {
         local::add(&inputs, kernels, out)?;
     }
-    Ok(State { shape, plan, heads })
+    Ok(State { shape, plan, heads, kept })
 }
 
 /// Landmarks of a head, their kernel and its inverse.

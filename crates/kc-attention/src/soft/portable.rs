@@ -4,7 +4,7 @@
 //! Widths of rows are multiples of [`LANES`]; what pads them is chosen so that it adds nothing.
 
 use kc_core::math::Real;
-use kc_core::math::portable::{Arith, Plain, exp};
+use kc_core::math::portable::{Arith, Plain};
 use kc_core::{Isa, Level};
 use kc_gemm::Operand;
 
@@ -170,18 +170,36 @@ fn total<T: Real>(mut lanes: [T; LANES]) -> T {
     lanes[0]
 }
 
-/// `exp(min(0, k + row bias + column bias))`
+/// `exp(min(0, k + row bias + column bias))`; 0 below the smallest normal number.
 #[inline(always)]
 pub(super) fn gaussian<T: Real, A: Arith>(k: &mut [T], row_bias: &[T], column_bias: &[T]) {
     for (row, &bias) in k.chunks_exact_mut(column_bias.len()).zip(row_bias) {
         for (k, b) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(column_bias.as_chunks::<LANES>().0) {
             for l in 0..LANES {
-                let x = k[l] + (bias + b[l]);
-                let x = if x > T::ZERO { T::ZERO } else { x };
-                k[l] = exp::<T, A>(x);
+                k[l] = exp_below_zero::<T, A>(k[l] + (bias + b[l]));
             }
         }
     }
+}
+
+/// `e^min(0, x)`: with nothing to do about overflow and denormal numbers, half the work of the general function.
+#[inline(always)]
+fn exp_below_zero<T: Real, A: Arith>(x: T) -> T {
+    let low = T::from_f64(if size_of::<T>() == 4 { -87.0 } else { -708.0 });
+    let tiny = x < low;
+    let x = if x > T::ZERO { T::ZERO } else { x };
+    let x = if tiny { low } else { x };
+    let t = T::fma::<A>(x, T::LOG2_E, T::ROUND);
+    let n = t - T::ROUND;
+    let r = T::fma::<A>(n, -T::LN2[0], x);
+    let r = T::fma::<A>(n, -T::LN2[1], r);
+    let mut p = T::ZERO;
+    for &c in T::EXP.iter().rev() {
+        p = T::fma::<A>(p, r, c);
+    }
+    let power = T::power_of_two(t);
+    let y = T::fma::<A>(T::fma::<A>(r * r, p, r), power, power);
+    if tiny { T::ZERO } else { y }
 }
 
 /// `dk` becomes `dk k`; its sums by row (written) and by column (added).
