@@ -7,3 +7,4 @@ static ALLOCATOR: Counting = Counting;
 
 mod exact;
 mod sage;
+mod soft;

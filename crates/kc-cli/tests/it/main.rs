@@ -19,4 +19,5 @@ mod quant_matmul;
 mod quantize;
 mod smash;
 mod snnk;
+mod soft;
 mod support;

@@ -4,6 +4,7 @@ mod compare;
 mod exact;
 mod inputs;
 mod sage;
+mod soft;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -44,15 +45,30 @@ enum Verb {
     /// Print how far one result is from another: cosine, relative L1 difference, root mean square
     #[command(after_help = "Example:\n  kc attention compare --a out.npy --b exact.npy")]
     Compare(compare::Args),
+    /// Attend without softmax, through landmarks of a Gaussian kernel: linear in the number of tokens
+    #[command(after_help = "Examples:\n  kc attention soft --q q.npy --v v.npy --grid 28x28 --ratio 4 \\\n    \
+                      --landmark conv --conv-w w.npy --ln-g g.npy --ln-b b.npy --out x.npy\n  \
+                      kc attention soft --q q.npy --v v.npy --grid 28x28 --ratio 4 --landmark avgpool \\\n    \
+                      --dx dx.npy --grad-dir grads --out x.npy --report r.json")]
+    Soft(Box<soft::Args>),
+    /// Attend through the whole Gaussian kernel, which soft approximates: quadratic in the number of tokens
+    #[command(after_help = "Example:\n  kc attention soft-exact --q q.npy --v v.npy --out x.npy")]
+    SoftExact(soft::ExactArgs),
+    /// Invert kernel matrices by Newton's iteration, step for step as soft does, or otherwise
+    #[command(after_help = "Example:\n  kc attention newton-inverse --a a.npy --iters 20 --out y.npy")]
+    NewtonInverse(soft::InvertArgs),
 }
 
 /// Runs the verb.
-pub(crate) fn run(args: &Args, _ctx: &Ctx) -> Result<Answer> {
+pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
     match &args.verb {
         Verb::Exact(args) => exact::run(args),
         Verb::Sage(args) => sage::run(args),
         Verb::SageQuantize(args) => sage::quantize(args),
         Verb::SagePlan(args) => sage::plan(args),
         Verb::Compare(args) => compare::run(args),
+        Verb::Soft(args) => soft::run(args, ctx),
+        Verb::SoftExact(args) => soft::run_exact(args),
+        Verb::NewtonInverse(args) => soft::run_inverse(args),
     }
 }
