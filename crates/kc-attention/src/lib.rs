@@ -3,6 +3,7 @@
 //! | Module | What it holds |
 //! |---|---|
 //! | [`compare`] | how far one result is from another |
+//! | [`sea`] | sparse attention on a mask that a small network estimates, linear in the tokens |
 //!
 //! All take queries `[B, Hq, Nq, D]` with keys and values `[B, Hkv, Nk, D]` ([`Layout::Hnd`]; or tokens before heads),
 //! with `Hq` a multiple of `Hkv`: query head `h` reads key head `h / (Hq / Hkv)`.
@@ -12,10 +13,12 @@
 pub mod compare;
 mod layout;
 mod mask;
+pub mod sea;
 
 pub use compare::{Metrics, compare};
 pub use layout::{Dims, Layout};
 pub use mask::{Mask, Select};
+pub use sea::{SeaConfig, SeaLayer, SeaParams};
 
 /// The examples of these pages run with the doc tests.
 #[cfg(doctest)]
