@@ -22,8 +22,8 @@ const LOG_FLOOR: f64 = 1e-12;
 pub struct Teacher<'a, T: kc_core::Element> {
     /// Scores before softmax `[N, H, T, T]`.
     pub scores: TensorView<'a, T, 4>,
-    /// Attention's result `[N, H, T, d]`.
-    pub context: TensorView<'a, T, 4>,
+    /// Attention's result `[N, H, T, d]`, if the student's result is to be compared with it.
+    pub context: Option<TensorView<'a, T, 4>>,
 }
 
 /// The parts of the loss.
@@ -111,16 +111,14 @@ pub(super) fn loss<T: Real>(
         let want = format!("[{}, {}, {rows}, {rows}]", lengths.len(), config.heads);
         return Err(Error::shape("teacher_scores", want, &teacher.scores.shape()));
     }
-    if teacher.context.shape() != [n, h, t, d] {
-        return Err(Error::shape(
-            "teacher_context",
-            format!("[{n}, {h}, {t}, {d}]"),
-            &teacher.context.shape(),
-        ));
+    if let Some(context) = teacher.context {
+        if context.shape() != [n, h, t, d] {
+            return Err(Error::shape("teacher_context", format!("[{n}, {h}, {t}, {d}]"), &context.shape()));
+        }
+        super::finite("teacher_context", context)?;
     }
     super::finite("teacher_scores", teacher.scores)?;
-    super::finite("teacher_context", teacher.context)?;
-    let (scores, context) = (teacher.scores.to_tensor()?, teacher.context.to_tensor()?);
+    let scores = teacher.scores.to_tensor()?;
     let rows = if config.causal { n * h * t } else { lengths.iter().sum::<usize>() };
     let weights = Weights {
         causal: config.causal,
@@ -179,7 +177,8 @@ pub(super) fn loss<T: Real>(
     }
     let count = out.len().max(1) as f64;
     let mut square = 0.0;
-    for (y, want) in out.iter().zip(context.as_slice()) {
+    let context = teacher.context.map(|context| context.to_vec()).unwrap_or_default();
+    for (y, want) in out.iter().zip(&context) {
         let gap = y.to_f64() - want.to_f64();
         square += gap * gap;
         grads.out.push(T::from_f64(2.0 * gap / count));

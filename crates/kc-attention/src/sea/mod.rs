@@ -2,6 +2,7 @@
 
 mod config;
 mod conv;
+mod distill;
 mod estimate;
 mod loss;
 mod params;
@@ -18,6 +19,7 @@ use kc_core::math::{Real, first_non_finite};
 use kc_core::{Error, Isa, Result, Tensor, TensorView};
 
 pub use config::{Group, SeaConfig, Span};
+pub use distill::{DistillConfig, covered_mass, distill};
 pub use loss::{SeaLoss, Teacher};
 pub use params::{SeaParams, shapes};
 pub use performer::{Features, linear_attention};

@@ -3,6 +3,8 @@
 use kc_core::math::Real;
 use kc_core::{AnyTensor, Error, KcRng, Result, Tensor, shape::checked_len};
 
+use kc_features::projection::{Scaling, orthogonal_projection};
+
 use super::SeaConfig;
 
 macro_rules! params {
@@ -181,7 +183,8 @@ impl<T: Real> SeaParams<T> {
     /// Bad settings, or no memory.
     pub fn init(config: &SeaConfig, seed: u64) -> Result<Self> {
         let shapes = shapes(config);
-        let mut rng = KcRng::new(seed, 0);
+        // Streams 0 and 1 draw the directions.
+        let mut rng = KcRng::new(seed, 2);
         let mut all = Self::fill(config, |name, len| {
             let fan_in = |name: &str| -> f64 {
                 let weights = name.replace("_b", "_w");
@@ -199,7 +202,7 @@ impl<T: Real> SeaParams<T> {
                 }
             })
         })?;
-        all.redraw(config, seed, 1)?;
+        all.redraw(config, seed)?;
         Ok(all)
     }
 
@@ -208,34 +211,9 @@ impl<T: Real> SeaParams<T> {
     ///
     /// # Errors
     /// If the memory cannot be had.
-    pub fn redraw(&mut self, config: &SeaConfig, seed: u64, stream: u64) -> Result<()> {
-        let (m, d) = (config.features(), config.head_dim);
-        let mut rng = KcRng::new(seed, stream);
-        let mut rows: Vec<Vec<f64>> = Vec::with_capacity(m);
-        for i in 0..m {
-            let block = i - i % d;
-            loop {
-                let mut row: Vec<f64> = (0..d).map(|_| rng.normal()).collect();
-                // Twice, so that rounding leaves nothing of the rows before.
-                for _ in 0..2 {
-                    for before in &rows[block..i] {
-                        let along: f64 = row.iter().zip(before).map(|(a, b)| a * b).sum();
-                        row.iter_mut().zip(before).for_each(|(a, b)| *a -= along * b);
-                    }
-                }
-                let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
-                if norm > 1e-6 {
-                    row.iter_mut().for_each(|x| *x /= norm);
-                    rows.push(row);
-                    break;
-                }
-            }
-        }
-        self.proj.clear();
-        for row in rows {
-            let length = (0..d).map(|_| rng.normal().powi(2)).sum::<f64>().sqrt();
-            self.proj.extend(row.iter().map(|x| T::from_f64(x * length)));
-        }
+    pub fn redraw(&mut self, config: &SeaConfig, seed: u64) -> Result<()> {
+        let rows = orthogonal_projection::<f64>(config.features(), config.head_dim, seed, Scaling::Chi)?;
+        self.proj = rows.as_slice().iter().map(|x| T::from_f64(*x)).collect();
         Ok(())
     }
 

@@ -54,7 +54,7 @@ fn gradients<T: kc_core::math::Real>(case: &Case, read: impl Fn(&str) -> Tensor<
     let layer = SeaLayer::new(case.config.clone(), case.params().cast::<T>()).unwrap();
     let [q, k, v, dy] = ["q", "k", "v", "dy"].map(&read);
     let teacher = case.teacher.then(|| ["teacher_scores", "teacher_context"].map(&read));
-    let teacher = teacher.as_ref().map(|[s, c]| Teacher { scores: s.view(), context: c.view() });
+    let teacher = teacher.as_ref().map(|[s, c]| Teacher { scores: s.view(), context: Some(c.view()) });
     let x = inputs([q.view(), k.view(), v.view()], case.lengths.as_deref());
     let (trace, loss, cache) = layer.forward_train(&x, teacher.as_ref()).unwrap();
     mask_is_that_of_the_case(case, &trace);
