@@ -8,3 +8,4 @@ static ALLOCATOR: Counting = Counting;
 mod exact;
 mod sage;
 mod soft;
+mod sea;
