@@ -4,8 +4,9 @@ use kc_core::neural::LayerNorm;
 use kc_core::{Error, KcRng, Result, Tensor, TensorView};
 use kc_gemm::gemm;
 
-use super::layer::{SnnkLayer, one};
+use super::layer::SnnkLayer;
 use super::map::SnnkConfig;
+use super::portable::one;
 use crate::{Scalar, check_finite};
 
 /// What stands between the layer and the residual sum.

@@ -64,6 +64,7 @@ mod fit;
 mod layer;
 mod map;
 mod params;
+mod portable;
 pub mod reference;
 mod stream;
 
