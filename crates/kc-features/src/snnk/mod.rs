@@ -7,7 +7,7 @@
 //!
 //! | [`Nonlinearity`] | `y` tends to | `m` real features |
 //! |---|---|---|
-//! | `Relu` (default) | the arc-cosine kernel `|x| |w| (sin a + (pi - a) cos a) / (2 pi)` | `m^-1/2 max(G x, t)` |
+//! | `Relu` (default) | the arc-cosine kernel of order 1, halved ([`arc_cosine`](crate::arc_cosine)) | `m^-1/2 max(G x, t)` |
 //! | `Universal` | `f(w . x + b)`: cos, sin, gauss, sinc, lorentz, sech, your spectrum | [`universal`](crate::universal), 2 m in halves |
 //! | `Maclaurin` | `f(w . x)`: exp, tanh, gelu, your series | [`maclaurin`](crate::maclaurin) |
 //!
