@@ -45,7 +45,8 @@ fn products_are_the_kernels_on_average() {
         (Kernel::Matern { nu: 1.5 }, orthogonal, three),
         (Kernel::Matern { nu: 2.5 }, orthogonal, five),
     ] {
-        const SEEDS: usize = 400;
+        // As many as it takes for a chance deviation of a few hundred seeds to drown.
+        const SEEDS: usize = 4000;
         let mut sums = vec![(0.0, 0.0); n * n];
         for seed in 0..SEEDS {
             let map = Fourier::draw(kernel, length, draw, 32, d, seed as u64).unwrap();
@@ -62,7 +63,7 @@ fn products_are_the_kernels_on_average() {
                 let error = ((squares / SEEDS as f64 - mean * mean).max(0.0) / SEEDS as f64).sqrt();
                 let off = (mean - exact(i, j)).abs();
                 assert!(off <= 4.0 * error + 1e-12, "{kernel:?} {draw:?}: off by {off:e} +- {error:e}");
-                assert!(error < 0.02);
+                assert!(error < 0.007);
                 assert!(i != j || off < 1e-12, "the diagonal is exact");
             }
         }
