@@ -122,7 +122,7 @@ fn normals(rng: &mut KcRng, rows: usize, columns: usize) -> anyhow::Result<Tenso
     Ok(out)
 }
 
-fn relative(got: &[f32], want: &[f32]) -> f64 {
+fn relative(got: &[f32], want: &[f64]) -> f64 {
     kc_testing::relative_error(got, want)
 }
 
