@@ -43,6 +43,7 @@ mod matrix_nuclear_norm;
 mod qmcpy;
 mod quant_formats;
 mod smash;
+mod snnk;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -103,6 +104,7 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         run: quant_formats::run,
     },
     Experiment { name: "smash", title: "SMASH: sparse products row by row", run: smash::run },
+    Experiment { name: "snnk", title: "SNNK: layers as products of random features", run: snnk::run },
 ];
 
 /// The slope of log y over log x, by least squares: the exponent that a figure grows with.

@@ -5,9 +5,9 @@
 //!
 //! | [`Kernel`] | `k(x, y)` with length scale `l` | Frequencies |
 //! |---|---|---|
-//! | `Gauss` | `exp(-|x - y|^2 / (2 l^2))` | `g / l` |
-//! | `Matern { nu }` | Matern of order `nu`; `nu = 1/2` is `exp(-|x - y| / l)` | `g / l sqrt(2 nu / chi^2_{2 nu})` |
-//! | `Laplace` | `exp(-|x - y|_1 / l)` | independent Cauchy numbers over `l` |
+//! | `Gauss` | `exp(-r^2 / (2 l^2))`, `r` the Euclidean distance | `g / l` |
+//! | `Matern { nu }` | Matern of order `nu`; `nu = 1/2` is `exp(-r / l)` | `g / l sqrt(2 nu / chi^2_{2 nu})` |
+//! | `Laplace` | `exp(-r / l)`, `r` the distance in the 1-norm | independent Cauchy numbers over `l` |
 //!
 //! A row costs `m d` multiplications and `m` sines and cosines. Source: Rahimi and Recht, "Random Features for
 //! Large-Scale Kernel Machines" (2007).

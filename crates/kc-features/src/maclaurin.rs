@@ -292,7 +292,7 @@ impl<T: Scalar> Maclaurin<T> {
         if let Some(exact) = &self.exact {
             for (i, dx) in dx.as_mut_slice().chunks_exact_mut(self.inputs).enumerate() {
                 for (j, dx) in dx.iter_mut().enumerate() {
-                    *dx = *dx + exact[at][1] * gradient.at([i, m + 1 + j]);
+                    *dx += exact[at][1] * gradient.at([i, m + 1 + j]);
                 }
             }
         }

@@ -4,8 +4,9 @@ use kc_core::neural::LayerNorm;
 use kc_core::{Error, KcRng, Result, Tensor, TensorView};
 use kc_gemm::gemm;
 
-use super::layer::{SnnkLayer, one};
+use super::layer::SnnkLayer;
 use super::map::SnnkConfig;
+use super::portable::one;
 use crate::{Scalar, check_finite};
 
 /// What stands between the layer and the residual sum.
@@ -244,7 +245,7 @@ impl<T: Scalar> Adapter<T> {
             None => added,
         };
         for (out, x) in out.as_mut_slice().iter_mut().zip(x.iter()) {
-            *out = *out + x;
+            *out += x;
         }
         Ok(out)
     }
@@ -253,29 +254,16 @@ impl<T: Scalar> Adapter<T> {
     fn added(&self, inputs: TensorView<'_, T, 2>) -> Result<(Tensor<T, 2>, Tensor<T, 2>)> {
         let s = self.layer.forward(inputs)?;
         let d = self.layer.inputs();
-        let added = match &self.up {
-            Up::Linear { w, b } => {
-                let mut out = gemm(s.view(), w.view().transposed())?;
-                for row in out.as_mut_slice().chunks_exact_mut(d) {
-                    row.iter_mut().zip(b).for_each(|(x, b)| *x = *x + *b);
-                }
-                out
-            }
-            Up::Scale { v } => {
-                let mut out = s.clone();
-                for row in out.as_mut_slice().chunks_exact_mut(d) {
-                    row.iter_mut().zip(v).for_each(|(x, v)| *x = *x * *v);
-                }
-                out
-            }
-            Up::Shift { b } => {
-                let mut out = s.clone();
-                for row in out.as_mut_slice().chunks_exact_mut(d) {
-                    row.iter_mut().zip(b).for_each(|(x, b)| *x = *x + *b);
-                }
-                out
-            }
+        let mut added = match &self.up {
+            Up::Linear { w, .. } => gemm(s.view(), w.view().transposed())?,
+            Up::Scale { .. } | Up::Shift { .. } => s.clone(),
         };
+        for row in added.as_mut_slice().chunks_exact_mut(d) {
+            match &self.up {
+                Up::Linear { b, .. } | Up::Shift { b } => row.iter_mut().zip(b).for_each(|(x, b)| *x += *b),
+                Up::Scale { v } => row.iter_mut().zip(v).for_each(|(x, v)| *x = *x * *v),
+            }
+        }
         Ok((s, added))
     }
 
@@ -327,7 +315,7 @@ impl<T: Scalar> Adapter<T> {
             dx = through;
         }
         for (dx, dy) in dx.as_mut_slice().iter_mut().zip(dy.iter()) {
-            *dx = *dx + dy;
+            *dx += dy;
         }
         parameters.insert(0, ("psi", inner.dpsi.into_vec()));
         parameters.extend(norms);

@@ -162,7 +162,7 @@ fn minimum_norm(f: Tensor<f64, 2>, y: Tensor<f64, 2>) -> Result<Tensor<f64, 2>> 
     // Columns as rows of memory.
     let (mut a, mut y) = (f.view().transposed().to_tensor()?, y.view().transposed().to_tensor()?);
     let mut order: Vec<usize> = (0..m).collect();
-    let mut lengths: Vec<f64> = a.as_slice().chunks_exact(n).map(square).collect();
+    let mut lengths = a.as_slice().chunks_exact(n).map(square).collect::<Result<Vec<f64>>>()?;
     let largest = lengths.iter().copied().fold(0.0, f64::max).sqrt();
     let least = largest * f64::EPSILON * n.max(m) as f64;
     let mut rank = 0;
@@ -173,17 +173,17 @@ fn minimum_norm(f: Tensor<f64, 2>, y: Tensor<f64, 2>) -> Result<Tensor<f64, 2>> 
         lengths.swap(rank, pivot);
         let (head, rest) = a.as_mut_slice().split_at_mut((rank + 1) * n);
         let column = &mut head[rank * n + rank..];
-        let length = square(column).sqrt();
+        let length = square(column)?.sqrt();
         if length <= least {
             break;
         }
-        let Reflector { v, scale, end } = reflector(column, length);
+        let Reflector { v, scale, end } = reflector(column, length)?;
         column.fill(0.0);
         column[0] = end;
         for (column, length) in rest.chunks_exact_mut(n).zip(&mut lengths[rank + 1..]) {
             reflect(&v, scale, &mut column[rank..])?;
             // Recomputed, as downdates lose their digits.
-            *length = square(&column[rank + 1..]);
+            *length = square(&column[rank + 1..])?;
         }
         for y in y.as_mut_slice().chunks_exact_mut(n) {
             reflect(&v, scale, &mut y[rank..])?;
@@ -198,7 +198,7 @@ fn minimum_norm(f: Tensor<f64, 2>, y: Tensor<f64, 2>) -> Result<Tensor<f64, 2>> 
             // The part of row i to clear: its diagonal and the columns from rank on.
             let gather = |row: &[f64]| -> Vec<f64> { [&row[i..=i], &row[rank..]].concat() };
             let whole = gather(&r.as_slice()[i * m..(i + 1) * m]);
-            let turn = reflector(&whole, square(&whole).sqrt());
+            let turn = reflector(&whole, square(&whole)?.sqrt())?;
             for row in r.as_mut_slice()[..(i + 1) * m].chunks_exact_mut(m) {
                 let mut part = gather(row);
                 reflect(&turn.v, turn.scale, &mut part)?;
@@ -236,12 +236,12 @@ struct Reflector {
     end: f64,
 }
 
-fn reflector(x: &[f64], length: f64) -> Reflector {
+fn reflector(x: &[f64], length: f64) -> Result<Reflector> {
     let mut v = x.to_vec();
     let end = -length.copysign(x[0]);
     v[0] -= end;
-    let size = square(&v);
-    Reflector { v, scale: if size > 0.0 { 2.0 / size } else { 0.0 }, end }
+    let size = square(&v)?;
+    Ok(Reflector { v, scale: if size > 0.0 { 2.0 / size } else { 0.0 }, end })
 }
 
 fn reflect(v: &[f64], scale: f64, x: &mut [f64]) -> Result<()> {
@@ -250,8 +250,8 @@ fn reflect(v: &[f64], scale: f64, x: &mut [f64]) -> Result<()> {
     Ok(())
 }
 
-fn square(x: &[f64]) -> f64 {
-    x.iter().map(|x| x * x).sum()
+fn square(x: &[f64]) -> Result<f64> {
+    math::dot(x, x)
 }
 
 fn swap_rows(a: &mut [f64], width: usize, i: usize, j: usize) {

@@ -1,11 +1,12 @@
 //! [`SnnkLayer`]: a feed-forward layer that keeps features of its weights instead of the weights.
 
 use kc_core::{Error, Result, Tensor, TensorView, TensorViewMut};
-use kc_gemm::{PackedB, gemm, gemm_packed_into};
+use kc_gemm::{PackedB, gemm};
 
 use super::map::{Map, RowGradients, SnnkConfig};
+use super::portable;
 use crate::universal::Side;
-use crate::{FeatureMap, Scalar, check_finite, check_width, each_tile, scratch};
+use crate::{FeatureMap, Scalar, check_finite, check_width, each_tile};
 
 /// `y = Re(Phi(x) psi^T)`, with `psi` `[out, width]` the only trained parameter.
 #[derive(Debug, Clone)]
@@ -113,27 +114,14 @@ impl<T: Scalar> SnnkLayer<T> {
         each_tile(x, self.outputs(), out, |rows, first, out| self.forward_tile(rows, first, out))
     }
 
-    /// Some rows, on features that stay in the cache. `first` is what errors call the first of them.
+    /// Some rows. `first` is what errors call the first of them.
     pub(crate) fn forward_tile(
         &self,
         rows: TensorView<'_, T, 2>,
         first: usize,
-        mut out: TensorViewMut<'_, T, 2>,
+        out: TensorViewMut<'_, T, 2>,
     ) -> Result<()> {
-        let [n, width] = [rows.rows(), self.map.width()];
-        scratch::with(n * width, |phi: &mut [T]| {
-            self.map.fill(rows, first, phi)?;
-            let phi = TensorView::from_slice([n, width], phi)?;
-            if out.strides()[1] == 1 || out.shape()[1] == 1 {
-                return gemm_packed_into(one(), phi, &self.packed, T::ZERO, out);
-            }
-            scratch::with(out.len(), |whole: &mut [T]| {
-                let shape = out.shape();
-                let to = TensorViewMut::from_slice(shape, whole)?;
-                gemm_packed_into(one(), phi, &self.packed, T::ZERO, to)?;
-                out.copy_from(TensorView::from_slice(shape, whole)?)
-            })
-        })
+        portable::tile(&self.map, &self.packed, rows, first, out)
     }
 
     /// Gradients by `x` and by `psi` from that by `y`: exact for the features that were drawn.
@@ -190,8 +178,4 @@ impl<T: Scalar> SnnkLayer<T> {
         let dphi = gemm(dy, self.real_psi()?.view())?;
         Ok((phi, dphi))
     }
-}
-
-pub(crate) fn one<T: Scalar>() -> T {
-    <T as kc_core::math::Real>::ONE
 }

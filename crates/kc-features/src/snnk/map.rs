@@ -72,6 +72,7 @@ impl Default for SnnkConfig {
 /// What the features are made with.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "one for each layer, beside megabytes of directions")]
 pub enum Features<T: Scalar> {
     /// ReLU features.
     Relu(Relu<T>),

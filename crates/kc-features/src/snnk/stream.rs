@@ -63,7 +63,7 @@ impl<T: Scalar> StreamingFit<T> {
     ///
     /// # Errors
     /// `Argument` for a ridge that is negative; `Unsupported` for none, which needs the features themselves
-    /// ([`fit_closed_form`]); `Empty` before the first row; `Singular` if the ridge is too small for rounding.
+    /// ([`fit_closed_form`](super::fit_closed_form)); `Empty` before the first row; `Singular` if the ridge is too small for rounding.
     pub fn solve(&self, ridge: f64) -> Result<Bundled<T>> {
         if check_ridge(ridge)? == 0.0 {
             return Err(Error::unsupported(

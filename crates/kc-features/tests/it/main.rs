@@ -5,6 +5,7 @@ use kc_testing::alloc::Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+mod fourier;
 mod positive;
 mod projection;
 mod snnk;

@@ -93,7 +93,8 @@ fn directions_that_are_trained() {
         let projection = Projection::new(view([7, D], g).to_tensor().unwrap()).unwrap();
         Features::Universal(Universal::new(projection, xi.clone(), c.clone(), 0.5, 0.1).unwrap())
     };
-    let makers: [&dyn Fn(&[f64]) -> Features<f64>; 2] = [&relu, &universal];
+    type Make<'a> = &'a dyn Fn(&[f64]) -> Features<f64>;
+    let makers: [Make<'_>; 2] = [&relu, &universal];
     for make in makers {
         let of = |g: &[f64]| {
             let map = Map::new(make(g), Some(0.9), false).unwrap();

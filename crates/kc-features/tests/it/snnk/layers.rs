@@ -243,7 +243,7 @@ fn bad_input() {
     let mut far = tensor(200, 4, 1);
     for i in [110, 180] {
         for j in 0..4 {
-            far[[i, j]] = 1e4 * far[[i, j]];
+            far[[i, j]] *= 1e4;
         }
     }
     match made.forward(far.view()) {
