@@ -48,9 +48,9 @@
 //! ```
 
 mod backward;
-mod few;
+pub(crate) mod few;
 mod forward;
-mod kernels;
+pub(crate) mod kernels;
 mod pack;
 mod portable;
 pub mod reference;

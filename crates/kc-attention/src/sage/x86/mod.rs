@@ -7,6 +7,7 @@ use kc_core::{Isa, Level};
 use super::portable;
 
 pub(super) mod avx2;
+pub(super) mod decode;
 
 /// A safe entry for each loop of [`portable`], compiled for AVX2.
 macro_rules! entries {
