@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use kc_core::math::first_non_finite;
 use kc_core::{AlignedBuf, Error, Float, Result, TensorView, TensorViewMut, par};
 use rayon::prelude::*;
 
@@ -162,11 +163,7 @@ impl<T: Scalar> Tile<T> {
             }
             for r in 0..count {
                 // What is not finite in a key shows in its scores.
-                job.note(
-                    self.scores[r * stride..][..keys.len()]
-                        .iter()
-                        .fold(true, |ok, s| ok & (*s - *s == T::ZERO)),
-                );
+                job.note(first_non_finite(&self.scores[r * stride..][..keys.len()]).is_none());
             }
             for g in 0..group {
                 let scores = &mut self.scores[g * dims.queries * stride..];
@@ -185,7 +182,7 @@ impl<T: Scalar> Tile<T> {
             }
         }
         // And what is not finite in a value shows in the output, whatever its weight.
-        job.note(part.out.iter().fold(true, |ok, o| ok & (*o - *o == T::ZERO)));
+        job.note(first_non_finite(&part.out).is_none());
         part
     }
 }

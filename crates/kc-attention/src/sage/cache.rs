@@ -11,7 +11,7 @@
 //! a time. Queries are rounded to 8 bits. Attention reads codes only: 1.5 bytes per key and channel with 4 bits and E4M3,
 //! instead of 8 for f32.
 
-use kc_core::{AnyTensor, Error, Float, Isa, Result, Tensor, TensorView, f16};
+use kc_core::{AnyTensor, Error, Float, Isa, Result, Tensor, TensorView, bytemuck, f16};
 use kc_quant::fp8;
 use rayon::prelude::*;
 
@@ -252,14 +252,14 @@ impl SageKvCache {
         }
         let (first, kv_heads) = (self.len, self.kv_heads);
         let sizes = self.sizes();
-        self.heads.par_iter_mut().enumerate().for_each(|(unit, head)| {
+        self.heads.par_iter_mut().enumerate().try_for_each(|(unit, head)| {
             let [k, v] = [k, v].map(|x| x.outer(unit / kv_heads).matrix(unit % kv_heads));
             let (mut keys, mut values) = (Rows::new(k), Rows::new(v));
             for j in 0..n {
-                head.push(&sizes, first + j, keys.get(j), values.get(j));
+                head.push(&sizes, first + j, keys.get(j), values.get(j))?;
             }
-            head.close(&sizes, first + n);
-        });
+            head.close(&sizes, first + n)
+        })?;
         self.len += n;
         Ok(())
     }
@@ -506,7 +506,7 @@ struct Sizes {
 
 impl Head {
     /// Adds token `j`, whose values get their codes when the page is full or [`close`](Self::close) is called.
-    fn push(&mut self, sizes: &Sizes, j: usize, key: &[f32], value: &[f32]) {
+    fn push(&mut self, sizes: &Sizes, j: usize, key: &[f32], value: &[f32]) -> Result<()> {
         let amax = f32::from_bits(rows::largest(sizes.isa, key, &self.mean)).clamp(FLOOR, f32::MAX);
         let limit = sizes.bits.limit();
         let mut codes = vec![0i8; sizes.channels];
@@ -517,13 +517,14 @@ impl Head {
             for (to, x) in to.chunks_exact_mut(2).zip(value) {
                 to.copy_from_slice(&f16::from_f32(*x).to_le_bytes());
             }
-            return;
+            return Ok(());
         }
         self.open.extend_from_slice(value);
         if (j + 1).is_multiple_of(sizes.page) {
-            self.close(sizes, j + 1);
+            self.close(sizes, j + 1)?;
             self.open.clear();
         }
+        Ok(())
     }
 
     /// Writes the codes of key `j`, making room for its page.
@@ -553,9 +554,9 @@ impl Head {
     }
 
     /// Gives the values of the open page, which ends before token `end`, their factors and codes.
-    fn close(&mut self, sizes: &Sizes, end: usize) {
+    fn close(&mut self, sizes: &Sizes, end: usize) -> Result<()> {
         if self.open.is_empty() {
-            return;
+            return Ok(());
         }
         let (d, count) = (sizes.channels, self.open.len() / sizes.channels);
         let first = end - count;
@@ -572,18 +573,17 @@ impl Head {
             *inverse = 1.0 / *delta;
         }
         let mut scaled = vec![0.0f32; d];
+        let mut codes = vec![0i8; d];
         for (j, row) in self.open.chunks_exact(d).enumerate() {
-            scaled.iter_mut().zip(row).zip(&inverse).for_each(|((s, x), i)| *s = x * i);
             let to = &mut self.values[(first + j) * sizes.wide..][..d];
-            if sizes.values == CacheValues::Fp8 {
-                for (to, x) in to.iter_mut().zip(&scaled) {
-                    *to = fp8::encode(*x);
-                }
-            } else {
-                for (to, x) in to.iter_mut().zip(&scaled) {
-                    *to = x.round_ties_even().clamp(-limit, limit) as i8 as u8;
-                }
+            if sizes.values == CacheValues::Int8 {
+                rows::encode_channels(sizes.isa, row, &inverse, limit, &mut codes);
+                to.copy_from_slice(bytemuck::cast_slice(&codes));
+                continue;
             }
+            scaled.iter_mut().zip(row).zip(&inverse).for_each(|((s, x), i)| *s = x * i);
+            fp8::encode_slice_with(sizes.isa, &scaled, to)?;
         }
+        Ok(())
     }
 }

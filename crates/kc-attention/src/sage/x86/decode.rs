@@ -23,7 +23,7 @@ pub(in crate::sage) fn products(
     let size = scores.len();
     let words = if bits == QkBits::Int4 { query.words.len() / 2 } else { query.words.len() };
     assert!(isa.level() >= Level::Avx2, "the level of these kernels");
-    assert!(size % LANES == 0 && scales.len() == size, "whole blocks of keys with their scales");
+    assert!(size.is_multiple_of(LANES) && scales.len() == size, "whole blocks of keys with their scales");
     assert!(keys.len() == words * size * 4, "all words of all keys");
     // SAFETY: the level is proven, and the sizes are those that the kernel reads and writes.
     unsafe {
@@ -56,7 +56,7 @@ unsafe fn products_of_page<const FOUR: bool>(
             if FOUR {
                 let even = _mm256_set1_epi32(query.words[2 * w]);
                 let odd = _mm256_set1_epi32(query.words[2 * w + 1]);
-                for v in 0..VECTORS {
+                for (v, sum) in sums.iter_mut().enumerate() {
                     // SAFETY: as above.
                     let codes = unsafe { _mm256_loadu_si256(keys.add(32 * v).cast()) };
                     let codes = _mm256_xor_si256(codes, flip);
@@ -65,29 +65,26 @@ unsafe fn products_of_page<const FOUR: bool>(
                     let second = _mm256_maddubs_epi16(high, odd);
                     // At most 4 * 15 * 127: no sum of 16 bits overflows.
                     let both = _mm256_madd_epi16(_mm256_add_epi16(first, second), ones);
-                    sums[v] = _mm256_add_epi32(sums[v], both);
+                    *sum = _mm256_add_epi32(*sum, both);
                 }
             } else {
                 let word = _mm256_set1_epi32(query.words[w]);
-                for v in 0..VECTORS {
+                for (v, sum) in sums.iter_mut().enumerate() {
                     // SAFETY: as above.
                     let codes = unsafe { _mm256_loadu_si256(keys.add(32 * v).cast()) };
                     // Codes lie within ±127, so pairs of products fit 16 bits.
                     let signed = _mm256_sign_epi8(word, codes);
                     let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), signed);
-                    sums[v] = _mm256_add_epi32(sums[v], _mm256_madd_epi16(pairs, ones));
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
                 }
             }
         }
-        for v in 0..VECTORS {
+        for (v, sum) in sums.into_iter().enumerate() {
             // SAFETY: 8 of the keys of the block.
             unsafe {
                 let at = block + 8 * v;
                 let scale = _mm256_mul_ps(_mm256_loadu_ps(scales.as_ptr().add(at)), factor);
-                _mm256_storeu_ps(
-                    scores.as_mut_ptr().add(at),
-                    _mm256_mul_ps(_mm256_cvtepi32_ps(sums[v]), scale),
-                );
+                _mm256_storeu_ps(scores.as_mut_ptr().add(at), _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale));
             }
         }
     }
@@ -104,7 +101,7 @@ pub(in crate::sage) fn blend(
 ) {
     let wide = out.len();
     assert!(isa.level() >= Level::Avx2, "the level of these kernels");
-    assert!(wide % WIDE == 0, "whole vectors");
+    assert!(wide.is_multiple_of(WIDE), "whole vectors");
     assert!(values.len() == weights.len() * wide * format.bytes(), "all values");
     assert!(deltas.len() == wide || format == CacheValues::F16, "all factors");
     // SAFETY: the level is proven, and the sizes are those that the kernels read and write.
@@ -186,7 +183,7 @@ unsafe fn blend_block<const FORMAT: u8, const VECTORS: usize>(
         }
     }
     let unit = _mm256_set1_ps(if FORMAT == 2 { 256.0 } else { 1.0 });
-    for v in 0..VECTORS {
+    for (v, sum) in sums.into_iter().enumerate() {
         // SAFETY: 8 channels from at + 8 v on.
         unsafe {
             let to = out.as_mut_ptr().add(at + 8 * v);
@@ -194,7 +191,7 @@ unsafe fn blend_block<const FORMAT: u8, const VECTORS: usize>(
                 0 => unit,
                 _ => _mm256_mul_ps(unit, _mm256_loadu_ps(deltas.as_ptr().add(at + 8 * v))),
             };
-            _mm256_storeu_ps(to, _mm256_fmadd_ps(factor, sums[v], _mm256_loadu_ps(to)));
+            _mm256_storeu_ps(to, _mm256_fmadd_ps(factor, sum, _mm256_loadu_ps(to)));
         }
     }
 }

@@ -29,6 +29,7 @@ entries! {
     add(row: &[f32], sums: &mut [f64]);
     largest(row: &[f32], mean: &[f32]) -> u32;
     encode(row: &[f32], mean: &[f32], inverse: f32, limit: f32, out: &mut [i8]);
+    encode_channels(row: &[f32], inverse: &[f32], limit: f32, out: &mut [i8]);
     widen(row: &[f32], mean: &[f32], top: &mut [u32]);
     interleave(a: &[f32], b: &[f32], inverse: &[f32], limit: f32, out: &mut [i32]);
     dot_without(x: &[f32], y: &[f32], mean: &[f32]) -> f32;

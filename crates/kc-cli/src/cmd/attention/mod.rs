@@ -1,5 +1,6 @@
 //! `kc attention`: exact attention and its cheaper forms.
 
+mod cache;
 mod compare;
 mod exact;
 mod inputs;
@@ -41,6 +42,17 @@ enum Verb {
     #[command(after_help = "Examples:\n  kc attention sage-plan --scores s.npy --eight 3\n  \
                             kc attention sage-plan --scores s.npy --target 0.95")]
     SagePlan(sage::PlanArgs),
+    /// Store keys and values in few bits for decoding, or append to what is stored
+    #[command(
+        after_help = "Examples:\n  kc attention sage-cache --k k.npy --v v.npy --out c.safetensors\n  \
+                            kc attention sage-cache --append c.safetensors --k k1.npy --v v1.npy --out c.safetensors"
+    )]
+    SageCache(cache::CacheArgs),
+    /// Attention of the newest tokens over stored keys and values
+    #[command(
+        after_help = "Example:\n  kc attention sage-decode --cache c.safetensors --q q.npy --out o.npy --causal"
+    )]
+    SageDecode(cache::DecodeArgs),
     /// Print how far one result is from another: cosine, relative L1 difference, root mean square
     #[command(after_help = "Example:\n  kc attention compare --a out.npy --b exact.npy")]
     Compare(compare::Args),
@@ -53,6 +65,8 @@ pub(crate) fn run(args: &Args, _ctx: &Ctx) -> Result<Answer> {
         Verb::Sage(args) => sage::run(args),
         Verb::SageQuantize(args) => sage::quantize(args),
         Verb::SagePlan(args) => sage::plan(args),
+        Verb::SageCache(args) => cache::store(args),
+        Verb::SageDecode(args) => cache::decode(args),
         Verb::Compare(args) => compare::run(args),
     }
 }
