@@ -15,5 +15,6 @@ mod qmc_transform;
 mod quant_formats;
 mod quant_matmul;
 mod quantize;
+mod sage;
 mod smash;
 mod support;

@@ -2,6 +2,7 @@
 
 mod codes;
 mod golden;
+mod properties;
 
 use kc_attention::sage::{Granularity, PvMode, QkBits, SageConfig};
 use kc_testing::golden_json;
