@@ -43,6 +43,7 @@ mod lut_gemm;
 mod matrix_nuclear_norm;
 mod qmcpy;
 mod quant_formats;
+mod sage_attention2;
 mod smash;
 
 use std::sync::Arc;
@@ -107,6 +108,11 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         name: "quant_formats",
         title: "Weight files: GPTQ, AWQ, compressed-tensors, MatMulNBits, GGUF",
         run: quant_formats::run,
+    },
+    Experiment {
+        name: "sage_attention2",
+        title: "SageAttention2: attention in 4 and 8 bits",
+        run: sage_attention2::run,
     },
     Experiment { name: "smash", title: "SMASH: sparse products row by row", run: smash::run },
 ];

@@ -18,8 +18,8 @@ pub mod exact;
 mod layout;
 mod mask;
 pub mod sage;
-pub mod soft;
 pub mod sea;
+pub mod soft;
 
 pub use compare::{Metrics, compare};
 pub use exact::{

@@ -11,6 +11,7 @@
 //! a time. Queries are rounded to 8 bits. Attention reads codes only: 1.5 bytes per key and channel with 4 bits and E4M3,
 //! instead of 8 for f32.
 
+use kc_core::half::slice::HalfFloatSliceExt;
 use kc_core::{AnyTensor, Error, Float, Isa, Result, Tensor, TensorView, bytemuck, f16};
 use kc_quant::fp8;
 use rayon::prelude::*;
@@ -351,7 +352,7 @@ impl SageKvCache {
             CacheValues::F16 => Tensor::<f16, 4>::from_fn([b, h, n, d], |[i, g, j, c]| {
                 let at = 2 * (j * wide + c);
                 let bytes = &self.heads[unit(i, g)].values;
-                f16::from_le_bytes([bytes[at], bytes[at + 1]])
+                f16::from_ne_bytes([bytes[at], bytes[at + 1]])
             })?
             .into_any(),
             CacheValues::Int8 => Tensor::<i8, 4>::from_fn([b, h, n, d], |i| byte(i) as i8)?.into_any(),
@@ -440,7 +441,7 @@ impl SageKvCache {
             CacheValues::F16 => {
                 let halves: Tensor<f16, 4> = stored.to_tensor("v_codes")?;
                 check_finite("v_codes", halves.view())?;
-                halves.as_slice().iter().flat_map(|x| x.to_le_bytes()).collect()
+                halves.as_slice().iter().flat_map(|x| x.to_ne_bytes()).collect()
             }
             CacheValues::Int8 => {
                 let codes: Tensor<i8, 4> = stored.to_tensor("v_codes")?;
@@ -513,10 +514,10 @@ impl Head {
         rows::encode(sizes.isa, key, &self.mean, limit / amax, limit, &mut codes);
         self.put_key(sizes, j, &codes, amax / limit);
         if sizes.values == CacheValues::F16 {
+            let mut halves = vec![f16::ZERO; sizes.channels];
+            halves.convert_from_f32_slice(value);
             let to = &mut self.values[2 * j * sizes.wide..][..2 * sizes.channels];
-            for (to, x) in to.chunks_exact_mut(2).zip(value) {
-                to.copy_from_slice(&f16::from_f32(*x).to_le_bytes());
-            }
+            to.copy_from_slice(bytemuck::cast_slice(&halves));
             return Ok(());
         }
         self.open.extend_from_slice(value);

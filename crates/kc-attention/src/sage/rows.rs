@@ -58,7 +58,9 @@ loops! {
     /// Raises the bits of the largest `|x - mean|` of each channel.
     widen(row: &[f32], mean: &[f32], top: &mut [u32]);
     /// Codes of 16 bits of the channels of two rows, side by side in one word; 16 channels, then `16 KEYS / 2` words on.
-    interleave(a: &[f32], b: &[f32], inverse: &[f32], limit: f32, out: &mut [i32]);
+    interleave(a: &[f32], b: &[f32], inverse: &[f32], limit: f32, raise: i32, out: &mut [i32]);
+    /// Multiplies all elements.
+    scale(row: &mut [f32], factor: f32);
     /// `sum x (y - mean)`; no mean, if it is empty.
     dot_without(x: &[f32], y: &[f32], mean: &[f32]) -> f32;
     /// Two codes of 4 bits in each byte, as bytes.

@@ -144,40 +144,11 @@ unsafe fn blend_block<const FORMAT: u8, const VECTORS: usize>(
 ) {
     let wide = out.len();
     let mut sums = [_mm256_setzero_ps(); VECTORS];
-    let magnitude = _mm256_set1_epi16(0xbf80u16 as i16);
     for (j, &weight) in weights.iter().enumerate() {
         let by = _mm256_set1_ps(weight);
         for pair in 0..VECTORS / 2 {
             // SAFETY: 16 channels of row j.
-            let [low, high] = unsafe {
-                let place = j * wide + at + 16 * pair;
-                match FORMAT {
-                    0 => {
-                        let x = _mm256_loadu_si256(values.as_ptr().add(2 * place).cast());
-                        [
-                            _mm256_cvtph_ps(_mm256_castsi256_si128(x)),
-                            _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(x)),
-                        ]
-                    }
-                    1 => {
-                        let x = _mm_loadu_si128(values.as_ptr().add(place).cast());
-                        [
-                            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)),
-                            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(x))),
-                        ]
-                    }
-                    _ => {
-                        // Sign and 7 bits where a half has its sign, the low exponent and the first of its digits: the
-                        // number times 2^-8.
-                        let x = _mm256_cvtepi8_epi16(_mm_loadu_si128(values.as_ptr().add(place).cast()));
-                        let x = _mm256_and_si256(_mm256_slli_epi16::<7>(x), magnitude);
-                        [
-                            _mm256_cvtph_ps(_mm256_castsi256_si128(x)),
-                            _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(x)),
-                        ]
-                    }
-                }
-            };
+            let [low, high] = unsafe { sixteen::<FORMAT>(values, j * wide + at + 16 * pair) };
             sums[2 * pair] = _mm256_fmadd_ps(by, low, sums[2 * pair]);
             sums[2 * pair + 1] = _mm256_fmadd_ps(by, high, sums[2 * pair + 1]);
         }
@@ -192,6 +163,86 @@ unsafe fn blend_block<const FORMAT: u8, const VECTORS: usize>(
                 _ => _mm256_mul_ps(unit, _mm256_loadu_ps(deltas.as_ptr().add(at + 8 * v))),
             };
             _mm256_storeu_ps(to, _mm256_fmadd_ps(factor, sum, _mm256_loadu_ps(to)));
+        }
+    }
+}
+
+/// Codes `at..at + 16` as numbers; those of E4M3 times 2^-8.
+///
+/// # Safety
+/// The codes are there.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn sixteen<const FORMAT: u8>(values: &[u8], at: usize) -> [__m256; 2] {
+    // SAFETY: by the contract.
+    unsafe {
+        if FORMAT == 0 {
+            return halves(_mm256_loadu_si256(values.as_ptr().add(2 * at).cast()));
+        }
+        let x = _mm_loadu_si128(values.as_ptr().add(at).cast());
+        if FORMAT == 1 {
+            let [low, high] = [_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(x))];
+            return [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)];
+        }
+        // Sign and 7 bits go where a half has its sign, the low exponent and the first of its digits.
+        let x = _mm256_slli_epi16::<7>(_mm256_cvtepi8_epi16(x));
+        halves(_mm256_and_si256(x, _mm256_set1_epi16(0xbf80u16 as i16)))
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn halves(x: __m256i) -> [__m256; 2] {
+    [_mm256_cvtph_ps(_mm256_castsi256_si128(x)), _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(x))]
+}
+
+/// See `decode::expand`.
+pub(in crate::sage) fn expand(
+    isa: Isa,
+    format: CacheValues,
+    values: &[u8],
+    deltas: &[f32],
+    wide: usize,
+    out: &mut [f32],
+) {
+    assert!(isa.level() >= Level::Avx2, "the level of these kernels");
+    assert!(wide > 0 && wide.is_multiple_of(WIDE) && out.len().is_multiple_of(wide), "whole vectors");
+    assert!(values.len() == out.len() * format.bytes(), "all values");
+    assert!(deltas.len() == wide || format == CacheValues::F16, "all factors");
+    // SAFETY: the level is proven, and the sizes are those that the kernels read and write.
+    unsafe {
+        match format {
+            CacheValues::F16 => expand_rows::<0>(values, deltas, wide, out),
+            CacheValues::Int8 => expand_rows::<1>(values, deltas, wide, out),
+            CacheValues::Fp8 => expand_rows::<2>(values, deltas, wide, out),
+        }
+    }
+}
+
+/// # Safety
+/// As asserted by `expand`.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn expand_rows<const FORMAT: u8>(values: &[u8], deltas: &[f32], wide: usize, out: &mut [f32]) {
+    let unit = _mm256_set1_ps(if FORMAT == 2 { 256.0 } else { 1.0 });
+    for c in (0..wide).step_by(WIDE) {
+        // SAFETY: 16 channels of the factors and of each row.
+        unsafe {
+            let factors = match FORMAT {
+                0 => [unit; 2],
+                _ => {
+                    let delta = deltas.as_ptr().add(c);
+                    [
+                        _mm256_mul_ps(unit, _mm256_loadu_ps(delta)),
+                        _mm256_mul_ps(unit, _mm256_loadu_ps(delta.add(8))),
+                    ]
+                }
+            };
+            for at in (c..out.len()).step_by(wide) {
+                let [low, high] = sixteen::<FORMAT>(values, at);
+                let to = out.as_mut_ptr().add(at);
+                _mm256_storeu_ps(to, _mm256_mul_ps(low, factors[0]));
+                _mm256_storeu_ps(to.add(8), _mm256_mul_ps(high, factors[1]));
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 mod cache;
 mod codes;
 mod golden;
+mod properties;
 
 use kc_attention::sage::{Granularity, PvMode, QkBits, SageConfig};
 use kc_testing::golden_json;
