@@ -30,7 +30,7 @@ type Soften<T> = fn(Isa, &mut [T], usize, usize, &mut Running<'_, T>);
 type Slopes<T> = fn(Isa, &mut [T], &mut [T], usize, usize, &[T], &[T]);
 
 /// Keys that [`dots`](Kernels::dots) and [`blend`](Kernels::blend) take at a time.
-pub(crate) const BLOCK: usize = 8;
+pub(super) const BLOCK: usize = 8;
 
 type Dots<T> = fn(Isa, &[T], usize, &[&[T]; BLOCK], &mut [T], usize);
 type Blend<T> = fn(Isa, &[T], usize, usize, &[&[T]; BLOCK], &mut [T]);
@@ -51,7 +51,7 @@ pub(crate) struct Kernels<T> {
     /// See [`portable::dots`].
     pub(super) dots: Dots<T>,
     /// See [`portable::blend`].
-    pub(crate) blend: Blend<T>,
+    pub(super) blend: Blend<T>,
 }
 
 /// A left factor: element `(r, k)` of the tile of rows that begins at row `i` stands at

@@ -9,7 +9,7 @@ use super::rows;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 use crate::exact::few::{Part, merge};
-use crate::exact::kernels::{BLOCK, Scalar};
+use crate::exact::kernels::Scalar;
 use crate::layout::Dims;
 use crate::mask::Mask;
 
@@ -19,8 +19,6 @@ pub(super) const LANES: usize = 64;
 pub(super) const WIDE: usize = 16;
 /// Keys of a piece, at least. Pieces are merged in order.
 const PIECE: usize = 512;
-/// From so many rows on, the values of a page are expanded once for all.
-const SHARED: usize = 3;
 /// Codes of queries.
 const LIMIT: f32 = 127.0;
 
@@ -96,9 +94,8 @@ pub(super) fn attend<E: Float>(
         let (unit, piece) = (item / pieces.len(), &pieces[item % pieces.len()]);
         let mut part = Part::<f32>::new(count, cache.wide());
         let mut scores = vec![0.0f32; count * config.page];
-        let mut numbers = vec![0.0f32; if count < SHARED { 0 } else { config.page * cache.wide() }];
         for page in piece.clone() {
-            one_page(cache, unit, page, &queries[unit], dims, &mask, [&mut scores, &mut numbers], &mut part);
+            one_page(cache, unit, page, &queries[unit], dims, &mask, &mut scores, &mut part);
         }
         part
     };
@@ -126,7 +123,7 @@ fn one_page(
     queries: &[Query],
     dims: &Dims,
     mask: &Mask<'_>,
-    [scores, numbers]: [&mut [f32]; 2],
+    scores: &mut [f32],
     part: &mut Part<f32>,
 ) {
     let (config, head, wide) = (&cache.config, &cache.heads[unit], cache.wide());
@@ -147,18 +144,8 @@ fn one_page(
         CacheValues::F16 => &[][..],
         _ => &head.deltas[page * wide..][..wide],
     };
-    if queries.len() < SHARED {
-        for (weights, out) in scores.chunks_exact(size).zip(part.out().chunks_exact_mut(wide)) {
-            blend(config.isa, config.values, weights, values, deltas, out);
-        }
-        return;
-    }
-    // Many rows share the numbers that the codes stand for.
-    expand(config.isa, config.values, values, deltas, wide, numbers);
-    let blend = f32::kernels(config.isa).blend;
-    for (block, rows) in numbers.chunks_exact(BLOCK * wide).enumerate() {
-        let rows: [&[f32]; BLOCK] = std::array::from_fn(|j| &rows[j * wide..(j + 1) * wide]);
-        blend(config.isa, &scores[block * BLOCK..], size, queries.len(), &rows, part.out());
+    for (weights, out) in scores.chunks_exact(size).zip(part.out().chunks_exact_mut(wide)) {
+        blend(config.isa, config.values, weights, values, deltas, out);
     }
 }
 
@@ -228,19 +215,5 @@ pub(super) fn plain_blend(
         out.iter_mut().zip(&sums).for_each(|(o, s)| *o += s);
     } else {
         out.iter_mut().zip(&sums).zip(deltas).for_each(|((o, s), d)| *o += s * d);
-    }
-}
-
-/// The numbers of a page of values, `[page][padded channels]`.
-fn expand(isa: Isa, format: CacheValues, values: &[u8], deltas: &[f32], wide: usize, out: &mut [f32]) {
-    match isa.level() {
-        #[cfg(target_arch = "x86_64")]
-        level if level >= Level::Avx2 => x86::decode::expand(isa, format, values, deltas, wide, out),
-        _ => {
-            out.fill(0.0);
-            for (row, values) in out.chunks_exact_mut(wide).zip(values.chunks_exact(wide * format.bytes())) {
-                plain_blend(format, &[1.0], values, deltas, row);
-            }
-        }
     }
 }
