@@ -115,39 +115,28 @@ unsafe fn scores_of<const R: usize, const HOW: u8>(
             }
             let mut words = keys.words.as_ptr().add(first * depth);
             let mut codes = q.as_ptr();
-            macro_rules! step {
-                () => {{
-                    let low = _mm256_loadu_si256(words.cast());
-                    let high = _mm256_loadu_si256(words.add(LANES).cast());
-                    for (r, [a, b]) in sums.iter_mut().enumerate() {
-                        let code = _mm256_set1_epi32(*codes.add(r));
-                        match HOW {
-                            QUADS => {
-                                *a = _mm256_add_epi16(*a, _mm256_maddubs_epi16(code, low));
-                                *b = _mm256_add_epi16(*b, _mm256_maddubs_epi16(code, high));
-                            }
-                            FLOATS => {
-                                *a = add_as_floats(*a, _mm256_madd_epi16(code, low));
-                                *b = add_as_floats(*b, _mm256_madd_epi16(code, high));
-                            }
-                            _ => {
-                                *a = _mm256_add_epi32(*a, _mm256_madd_epi16(code, low));
-                                *b = _mm256_add_epi32(*b, _mm256_madd_epi16(code, high));
-                            }
+            for _ in 0..depth {
+                let low = _mm256_loadu_si256(words.cast());
+                let high = _mm256_loadu_si256(words.add(LANES).cast());
+                for (r, [a, b]) in sums.iter_mut().enumerate() {
+                    let code = _mm256_set1_epi32(*codes.add(r));
+                    match HOW {
+                        QUADS => {
+                            *a = _mm256_add_epi16(*a, _mm256_maddubs_epi16(code, low));
+                            *b = _mm256_add_epi16(*b, _mm256_maddubs_epi16(code, high));
+                        }
+                        FLOATS => {
+                            *a = add_as_floats(*a, _mm256_madd_epi16(code, low));
+                            *b = add_as_floats(*b, _mm256_madd_epi16(code, high));
+                        }
+                        _ => {
+                            *a = _mm256_add_epi32(*a, _mm256_madd_epi16(code, low));
+                            *b = _mm256_add_epi32(*b, _mm256_madd_epi16(code, high));
                         }
                     }
-                    words = words.add(SIDE);
-                    codes = codes.add(R);
-                }};
-            }
-            // Two steps at a time: the loop itself would cost a tenth.
-            for _ in 0..depth / 2 {
-                for _ in 0..2 {
-                    step!();
                 }
-            }
-            if depth % 2 == 1 {
-                step!();
+                words = words.add(SIDE);
+                codes = codes.add(R);
             }
             for v in 0..2 {
                 let at = first + v * LANES;
