@@ -480,3 +480,42 @@ unsafe fn values_float_of<const R: usize>(weights: &[f32], values: &[f32], out: 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sums as floats have the bits of sums as integers up to the largest codes of the most channels.
+    #[test]
+    fn sums_as_floats_are_exact() {
+        let Some(isa) = Isa::detect(Level::Avx2) else { return };
+        let word = |a: i32, b: i32| (a + RAISE) | (b + RAISE) << 16;
+        for depth in [1, 2, 33, 128] {
+            for (a, b) in [(127, 127), (-127, 127), (127, -127), (-127, -127), (3, -100)] {
+                let q = vec![word(a, a - a.signum()); ROWS * depth];
+                let words: Vec<i32> =
+                    (0..KEYS * depth).map(|i| word(b, b - i as i32 % 3 * b.signum())).collect();
+                let factor: Vec<f32> = (0..KEYS).map(|j| 1.0 + j as f32).collect();
+                let start = vec![if b > 0 { 0 } else { 64 * depth as i32 }; KEYS];
+                let keys = KeyTile { words: &words, start: &start, factor: &factor };
+                let run = |as_floats| {
+                    let mut out = vec![0.0; ROWS * KEYS];
+                    let operand = (Operand::Raised, as_floats);
+                    scores(isa, operand, ROWS, &q, &[1234; 8], keys, None, &mut out);
+                    out.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+                };
+                assert_eq!(run(true), run(false), "{depth} {a} {b}");
+            }
+        }
+        let weights: Vec<i16> =
+            (0..ROWS * KEYS).map(|i| if i % 7 == 0 { i as i16 % 256 } else { 255 }).collect();
+        let values: Vec<i32> = (0..KEYS / 2 * SIDE).map(|i| word(127, 127 - i as i32 % 255)).collect();
+        let turn = Turn { weight: [0.5; 8], fits: true, sums: [77; 8], ..Turn::default() };
+        let run = |as_floats| {
+            let mut out = vec![1.0; ROWS * SIDE];
+            super::values(isa, (true, as_floats), ROWS, &weights, &values, &[0.1; SIDE], &turn, &mut out);
+            out.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+        };
+        assert_eq!(run(true), run(false));
+    }
+}
