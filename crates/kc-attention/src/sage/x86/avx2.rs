@@ -17,7 +17,6 @@ const WORDS: u8 = 0;
 const FLOATS: u8 = 1;
 const QUADS: u8 = 2;
 
-#[expect(clippy::too_many_arguments, reason = "one call site")]
 pub(in super::super) fn scores(
     isa: Isa,
     operand: (Operand, bool),
@@ -61,7 +60,6 @@ pub(in super::super) fn weigh_float(
     by_rows!(Avx2, isa, rows, weigh_float_of(scores, factor, state, out))
 }
 
-#[expect(clippy::too_many_arguments, reason = "one call site")]
 pub(in super::super) fn values(
     isa: Isa,
     (raised, as_floats): (bool, bool),
