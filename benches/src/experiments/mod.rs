@@ -31,6 +31,7 @@
 //! })?;
 //! ```
 
+mod attention;
 mod core;
 mod crossquant;
 mod fft;
@@ -68,6 +69,11 @@ pub(crate) struct Experiment {
 
 /// All experiments, in the order of the report.
 pub(crate) const EXPERIMENTS: &[Experiment] = &[
+    Experiment {
+        name: "attention",
+        title: "Exact attention: forward, backward, decoding",
+        run: attention::run,
+    },
     Experiment { name: "core", title: "kc-core: vector mathematics", run: core::run },
     Experiment { name: "gemm", title: "kc-gemm: dense products", run: gemm::run },
     Experiment { name: "fft", title: "kc-fft: Walsh-Hadamard and Fourier transforms", run: fft::run },

@@ -46,14 +46,15 @@ pub fn attention_backward<E: Float>(
     mask: &Mask<'_>,
     config: &AttentionConfig,
 ) -> Result<AttentionGrads<E>> {
-    let job = job([("q", q), ("k", k), ("v", v)], mask, config)?;
+    let job = job([q, k, v], mask, config)?;
     same_shape("o", q.shape(), o.shape())?;
     same_shape("d_o", q.shape(), d_o.shape())?;
     let Dims { batch, heads, queries, .. } = job.dims;
     same_shape("lse", [batch, heads, queries], lse.shape())?;
     if config.check_finite {
-        check_finite("o", o)?;
-        check_finite("d_o", d_o)?;
+        for (name, x) in [("q", q), ("k", k), ("v", v), ("o", o), ("d_o", d_o)] {
+            check_finite(name, x)?;
+        }
         if let Some(at) = lse.iter().position(|x| x.is_nan() || x == f32::INFINITY) {
             let index = [at / (heads * queries), at / queries % heads, at % queries];
             return Err(Error::not_finite("lse", &index, f64::from(lse.at(index))));

@@ -1,13 +1,14 @@
 //! The pass over tiles of queries and keys.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kc_core::{AlignedBuf, Error, Float, Isa, Result, TensorView, TensorViewMut, par};
 use rayon::prelude::*;
 
 use super::kernels::{Kernels, Left, Right, Running, Scalar, Size};
-use super::pack;
 use super::window::{Cover, Window};
+use super::{few, pack};
 use crate::layout::{Dims, Layout};
 use crate::mask::Mask;
 
@@ -21,7 +22,7 @@ pub(super) const GAP: usize = 16;
 const PACKED: usize = 4 << 20;
 
 /// Valid shapes and settings. Views are `[B, H, N, D]`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Job<'a, E: Float> {
     pub(super) q: TensorView<'a, E, 4>,
     pub(super) k: TensorView<'a, E, 4>,
@@ -31,9 +32,18 @@ pub(super) struct Job<'a, E: Float> {
     pub(super) mask: Mask<'a>,
     pub(super) scale: f64,
     pub(super) isa: Isa,
+    /// Whether something came by that is not finite.
+    pub(super) suspect: AtomicBool,
 }
 
 impl<E: Float> Job<'_, E> {
+    /// Takes note of what was seen in passing.
+    pub(super) fn note(&self, finite: bool) {
+        if !finite {
+            self.suspect.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// The factor that makes products to scores in base 2.
     pub(super) fn factor<T: Scalar>(&self) -> T {
         T::from_f64(self.scale * std::f64::consts::LOG2_E)
@@ -91,6 +101,9 @@ pub(super) fn run<E: Float, T: Scalar, L: Float>(
     out: TensorViewMut<'_, E, 4>,
     lse: Option<TensorViewMut<'_, L, 3>>,
 ) -> Result<()> {
+    if few::fits(job) {
+        return few::run::<E, T, L>(job, layout, out, lse);
+    }
     let (dims, plan) = (&job.dims, job.plan::<T>());
     let units = dims.batch * dims.kv_heads;
     let sizes = [plan.keys.checked_mul(plan.depth), plan.keys.checked_mul(plan.channels)];
@@ -196,7 +209,7 @@ impl<T: Scalar> Tile<T> {
         let (stride, out_stride) = (KEYS + GAP, plan.channels + GAP);
         let q = job.q.outer(target.batch).matrix(target.head);
         let groups = [plan.rows, plan.rows];
-        pack::by_rows(q, queries.clone(), groups, job.factor(), &mut self.buffer, &mut self.q);
+        job.note(pack::by_rows(q, queries.clone(), groups, job.factor(), &mut self.buffer, &mut self.q));
         self.top[..rows].fill(-T::INFINITY);
         self.sum[..rows].fill(T::ZERO);
         self.out[..rows * out_stride].fill(T::ZERO);

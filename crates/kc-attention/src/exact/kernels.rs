@@ -12,7 +12,7 @@ use super::portable;
 use super::x86;
 
 /// The type of scores and sums: f64 for f64, f32 for all others.
-pub(super) trait Scalar: Real + std::ops::AddAssign {
+pub(crate) trait Scalar: Real + std::ops::AddAssign {
     /// `2^f = 1 + f (c_0 + c_1 f + ...)` for `|f| <= 1/2`: minimax fits, computed with 50 digits.
     const EXP2: &'static [Self];
     /// The lowest exponent whose power of two comes out as a number; `2^LOWEST` comes out as 0.
@@ -25,19 +25,33 @@ pub(super) trait Scalar: Real + std::ops::AddAssign {
     fn kernels(isa: Isa) -> Kernels<Self>;
 }
 
+type Product<T> = fn(Isa, Left<'_, T>, Right<'_, T>, &mut [T], usize, Size, bool);
+type Soften<T> = fn(Isa, &mut [T], usize, usize, &mut Running<'_, T>);
+type Slopes<T> = fn(Isa, &mut [T], &mut [T], usize, usize, &[T], &[T]);
+
+/// Keys that [`dots`](Kernels::dots) and [`blend`](Kernels::blend) take at a time.
+pub(crate) const BLOCK: usize = 8;
+
+type Dots<T> = fn(Isa, &[T], usize, &[&[T]; BLOCK], &mut [T], usize);
+type Blend<T> = fn(Isa, &[T], usize, usize, &[&[T]; BLOCK], &mut [T]);
+
 /// The operations of a level.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kernels<T> {
+pub(crate) struct Kernels<T> {
     /// Rows of a tile in registers.
     pub(super) rows: usize,
     /// Columns of a tile in registers; panels are as wide, or half as wide.
     pub(super) columns: usize,
     /// See [`portable::product`].
-    pub(super) product: fn(Isa, Left<'_, T>, Right<'_, T>, &mut [T], usize, Size, bool),
+    pub(super) product: Product<T>,
     /// See [`portable::soften`].
-    pub(super) soften: fn(Isa, &mut [T], usize, usize, &mut Running<'_, T>),
+    pub(crate) soften: Soften<T>,
     /// See [`portable::slopes`].
-    pub(super) slopes: fn(Isa, &mut [T], &mut [T], usize, usize, &[T], &[T]),
+    pub(super) slopes: Slopes<T>,
+    /// See [`portable::dots`].
+    pub(super) dots: Dots<T>,
+    /// See [`portable::blend`].
+    pub(crate) blend: Blend<T>,
 }
 
 /// A left factor: element `(r, k)` of the tile of rows that begins at row `i` stands at
@@ -85,12 +99,12 @@ pub(super) struct Size {
 
 /// The state of a tile of rows: largest score so far, sum of weights, weighted values.
 #[derive(Debug)]
-pub(super) struct Running<'a, T> {
-    pub(super) top: &'a mut [T],
-    pub(super) sum: &'a mut [T],
-    pub(super) out: &'a mut [T],
-    pub(super) stride: usize,
-    pub(super) channels: usize,
+pub(crate) struct Running<'a, T> {
+    pub(crate) top: &'a mut [T],
+    pub(crate) sum: &'a mut [T],
+    pub(crate) out: &'a mut [T],
+    pub(crate) stride: usize,
+    pub(crate) channels: usize,
 }
 
 /// Picks the vector kernels of a type where there are any.
@@ -104,6 +118,8 @@ macro_rules! kernels {
                 product: x86::avx2::$t::product,
                 soften: x86::avx2::$t::soften,
                 slopes: x86::avx2::$t::slopes,
+                dots: x86::avx2::$t::dots,
+                blend: x86::avx2::$t::blend,
             },
             #[cfg(target_arch = "x86_64")]
             level if level > Level::Avx2 => Kernels {
@@ -112,6 +128,8 @@ macro_rules! kernels {
                 product: x86::avx512::$t::product,
                 soften: x86::avx512::$t::soften,
                 slopes: x86::avx512::$t::slopes,
+                dots: x86::avx512::$t::dots,
+                blend: x86::avx512::$t::blend,
             },
             _ => Kernels {
                 rows: portable::ROWS,
@@ -119,13 +137,16 @@ macro_rules! kernels {
                 product: portable::product,
                 soften: portable::soften,
                 slopes: portable::slopes,
+                dots: portable::dots,
+                blend: portable::blend,
             },
         }
     };
 }
 
 impl Scalar for f32 {
-    const EXP2: &'static [f32] = &[0.693_146_98, 0.240_222_42, 0.055_507_337, 0.009_671_513, 0.001_326_472_2];
+    #[expect(clippy::approx_constant, reason = "a coefficient of a fit, close to ln 2")]
+    const EXP2: &'static [f32] = &[0.693_147, 0.240_222_42, 0.055_507_337, 0.009_671_513, 0.001_326_472_2];
     const LOWEST: f32 = -127.0;
 
     fn widen<E: Float>(from: &[E], to: &mut [f32]) {
@@ -157,16 +178,16 @@ impl Scalar for f32 {
 
 impl Scalar for f64 {
     const EXP2: &'static [f64] = &[
-        0.693_147_180_559_945_33,
-        0.240_226_506_959_101_31,
+        std::f64::consts::LN_2,
+        0.240_226_506_959_101_3,
         0.055_504_108_664_820_083,
-        0.009_618_129_107_594_119_6,
+        0.009_618_129_107_594_119,
         0.001_333_355_814_677_463_1,
         0.000_154_035_304_571_126_41,
         1.525_273_349_311_843_8e-5,
         1.321_543_528_206_818_6e-6,
         1.017_819_957_530_679e-7,
-        7.073_783_285_402_062_6e-9,
+        7.073_783_285_402_063e-9,
         4.434_770_810_377_501_5e-10,
     ];
     const LOWEST: f64 = -1023.0;

@@ -48,8 +48,9 @@
 //! ```
 
 mod backward;
+pub(crate) mod few;
 mod forward;
-mod kernels;
+pub(crate) mod kernels;
 mod pack;
 mod portable;
 pub mod reference;
@@ -57,6 +58,8 @@ mod varlen;
 mod window;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+use std::sync::atomic::AtomicBool;
 
 use kc_core::math::first_non_finite;
 use kc_core::{DType, Error, Float, Isa, Result, Tensor, TensorView, TensorViewMut};
@@ -67,7 +70,7 @@ use forward::Job;
 
 pub use backward::{AttentionGrads, attention_backward};
 pub(crate) use varlen::sequences;
-pub use varlen::{PackedAttention, attention_varlen};
+pub use varlen::{PackedAttention, attention_varlen, attention_varlen_backward};
 
 /// How attention is computed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -143,43 +146,45 @@ pub fn attention_into<E: Float>(
     out: TensorViewMut<'_, E, 4>,
     lse: Option<TensorViewMut<'_, f32, 3>>,
 ) -> Result<()> {
-    let job = job([("q", q), ("k", k), ("v", v)], mask, config)?;
+    let job = job([q, k, v], mask, config)?;
     same_shape("out", q.shape(), out.shape())?;
     let Dims { batch, heads, queries, .. } = job.dims;
     if let Some(lse) = &lse {
         same_shape("lse", [batch, heads, queries], lse.shape())?;
     }
     if E::DTYPE == DType::F64 {
-        forward::run::<E, f64, f32>(&job, config.layout, out, lse)
+        forward::run::<E, f64, f32>(&job, config.layout, out, lse)?;
     } else {
-        forward::run::<E, f32, f32>(&job, config.layout, out, lse)
+        forward::run::<E, f32, f32>(&job, config.layout, out, lse)?;
     }
+    // Everything was read on the way; only if something looked wrong is it read again, to say where.
+    if config.check_finite && job.suspect.into_inner() {
+        for (name, x) in [("q", q), ("k", k), ("v", v)] {
+            check_finite(name, x)?;
+        }
+    }
+    Ok(())
 }
 
 fn same_shape<const N: usize>(name: &'static str, want: [usize; N], got: [usize; N]) -> Result<()> {
     if want == got { Ok(()) } else { Err(Error::shape(name, format!("{want:?}"), &got)) }
 }
 
-/// Checks everything that can be wrong.
+/// Checks everything that can be wrong but numbers that are not finite.
 fn job<'a, E: Float>(
-    inputs: [(&'static str, TensorView<'a, E, 4>); 3],
+    inputs: [TensorView<'a, E, 4>; 3],
     mask: &Mask<'a>,
     config: &AttentionConfig,
 ) -> Result<Job<'a, E>> {
-    let [q, k, v] = inputs.map(|(_, x)| config.layout.heads_first(x));
+    let [q, k, v] = inputs.map(|x| config.layout.heads_first(x));
     let (q, k, v) = (q?, k?, v?);
     let dims = Dims::of(q.shape(), k.shape(), v.shape())?;
     let scale = config.scale_of(dims.channels)?;
-    if config.check_finite {
-        for (name, x) in inputs {
-            check_finite(name, x)?;
-        }
-    }
     if let Select::Add(add) = mask.select {
         check_mask(add)?;
     }
     let mask = mask.broadcast(&dims)?;
-    Ok(Job { q, k, v, dims, mask, scale, isa: config.isa })
+    Ok(Job { q, k, v, dims, mask, scale, isa: config.isa, suspect: AtomicBool::new(false) })
 }
 
 /// Fails with the first NaN or infinity, row by row.
@@ -211,8 +216,16 @@ pub(crate) fn check_finite<E: Float>(name: &'static str, x: TensorView<'_, E, 4>
 
 /// An additive mask holds numbers and minus infinity.
 fn check_mask(add: TensorView<'_, f32, 4>) -> Result<()> {
-    let wrong = |x: f32| x.is_nan() || x == f32::INFINITY;
-    let Some(at) = add.iter().position(wrong) else { return Ok(()) };
+    let wrong = |x: &f32| x.is_nan() || *x == f32::INFINITY;
+    let at = match add.as_slice() {
+        // Blocks without a branch for each number.
+        Some(all) => all
+            .chunks(256)
+            .position(|block| block.iter().fold(false, |any, x| any | wrong(x)))
+            .and_then(|block| all[block * 256..].iter().position(wrong).map(|at| block * 256 + at)),
+        None => add.iter().position(|x| wrong(&x)),
+    };
+    let Some(at) = at else { return Ok(()) };
     let [_, b, c, d] = add.shape();
     let index = [at / (b * c * d), at / (c * d) % b, at / d % c, at % d];
     Err(Error::not_finite("mask", &index, f64::from(add.at(index))))

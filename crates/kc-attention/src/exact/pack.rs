@@ -2,22 +2,25 @@
 
 use std::ops::Range;
 
+use kc_core::math::first_non_finite;
 use kc_core::{Float, TensorView};
 use rayon::prelude::*;
 
 use super::forward::{Job, KEYS, Plan};
 use super::kernels::Scalar;
 
-/// Row `i` of `x`, converted, into the front of `to`.
-fn row<E: Float, T: Scalar>(x: TensorView<'_, E, 2>, i: usize, to: &mut [T]) {
+/// Row `i` of `x`, converted, into the front of `to`; false if something of it is not finite.
+pub(super) fn row<E: Float, T: Scalar>(x: TensorView<'_, E, 2>, i: usize, to: &mut [T]) -> bool {
+    let to = &mut to[..x.cols()];
     match x.row_slice(i) {
-        Some(row) => T::widen(row, &mut to[..row.len()]),
+        Some(row) => T::widen(row, to),
         None => {
-            for (c, to) in to[..x.cols()].iter_mut().enumerate() {
+            for (c, to) in to.iter_mut().enumerate() {
                 T::widen(&[x.at([i, c])], std::slice::from_mut(to));
             }
         }
     }
+    first_non_finite(to).is_none()
 }
 
 /// The width of the panel of `width` that begins at `at` of `len`: the last is cut to a multiple of `grain`.
@@ -26,7 +29,7 @@ pub(super) fn panel(at: usize, len: usize, width: usize, grain: usize) -> usize 
 }
 
 /// Some rows, times `factor`, in panels of `width` rows, `[D][width]` each. The last panel is cut to a multiple of
-/// `grain`; rows that are not there are 0.
+/// `grain`; rows that are not there are 0. False if something is not finite.
 pub(super) fn by_rows<E: Float, T: Scalar>(
     x: TensorView<'_, E, 2>,
     rows: Range<usize>,
@@ -34,16 +37,16 @@ pub(super) fn by_rows<E: Float, T: Scalar>(
     factor: T,
     buffer: &mut [T],
     to: &mut [T],
-) {
+) -> bool {
     let (depth, count) = (x.cols(), rows.len());
-    let mut rest = to;
+    let (mut rest, mut finite) = (to, true);
     for at in (0..count).step_by(width) {
         let wide = panel(at, count, width, grain);
         let (out, after) = rest.split_at_mut(wide * depth);
         rest = after;
         let filled = wide.min(count - at);
         for r in 0..filled {
-            row(x, rows.start + at + r, &mut buffer[r * depth..]);
+            finite &= row(x, rows.start + at + r, &mut buffer[r * depth..]);
         }
         buffer[filled * depth..wide * depth].fill(T::ZERO);
         for (c, out) in out.chunks_exact_mut(wide).enumerate() {
@@ -52,10 +55,11 @@ pub(super) fn by_rows<E: Float, T: Scalar>(
             }
         }
     }
+    finite
 }
 
 /// Some rows in panels of `width` channels, `[padded rows][width]` each. The last panel is cut to a multiple of
-/// `grain`; rows and channels that are not there are 0.
+/// `grain`; rows and channels that are not there are 0. False if something is not finite.
 pub(super) fn by_channels<E: Float, T: Scalar>(
     x: TensorView<'_, E, 2>,
     rows: Range<usize>,
@@ -63,13 +67,14 @@ pub(super) fn by_channels<E: Float, T: Scalar>(
     [width, grain]: [usize; 2],
     buffer: &mut [T],
     to: &mut [T],
-) {
+) -> bool {
     let channels = x.cols();
+    let mut finite = true;
     let all = channels.next_multiple_of(grain);
     buffer[channels..all].fill(T::ZERO);
     for r in 0..padded {
         if r < rows.len() {
-            row(x, rows.start + r, buffer);
+            finite &= row(x, rows.start + r, buffer);
         } else {
             buffer[..all].fill(T::ZERO);
         }
@@ -78,6 +83,7 @@ pub(super) fn by_channels<E: Float, T: Scalar>(
             to[at * padded + r * wide..][..wide].copy_from_slice(&buffer[at..at + wide]);
         }
     }
+    finite
 }
 
 /// Packs the keys and values of some heads (counted over the batch), tile by tile.
@@ -102,9 +108,9 @@ pub(super) fn keys_and_values<E: Float, T: Scalar>(
             let tile = plan.tile(t);
             let there = tile.start..tile.end.min(job.dims.keys);
             let k = job.k.outer(batch).matrix(head);
-            by_rows(k, there.clone(), [width, grain], T::ONE, buffer, keys);
+            job.note(by_rows(k, there.clone(), [width, grain], T::ONE, buffer, keys));
             let v = job.v.outer(batch).matrix(head);
-            by_channels(v, there, tile.len(), [width, grain], buffer, values);
+            job.note(by_channels(v, there, tile.len(), [width, grain], buffer, values));
         },
     );
 }

@@ -2,7 +2,7 @@
 
 use kc_core::Isa;
 
-use super::kernels::{Left, Right, Running, Scalar, Size};
+use super::kernels::{BLOCK, Left, Right, Running, Scalar, Size};
 
 /// Rows of a tile.
 pub(super) const ROWS: usize = 4;
@@ -124,6 +124,48 @@ pub(super) fn slopes<T: Scalar>(
         for (s, p) in scores[row.clone()].iter_mut().zip(&mut products[row]) {
             *s = exp2(*s - shift);
             *p = *s * (*p - delta);
+        }
+    }
+}
+
+/// Products of `count` queries, one after another and as long as a key, with a block of keys; the scores of a query are
+/// `stride` apart from those of the next.
+pub(super) fn dots<T: Scalar>(
+    _isa: Isa,
+    q: &[T],
+    count: usize,
+    keys: &[&[T]; BLOCK],
+    scores: &mut [T],
+    stride: usize,
+) {
+    let channels = keys[0].len();
+    for (r, q) in q.chunks_exact(channels).take(count).enumerate() {
+        for (score, key) in scores[r * stride..].iter_mut().zip(keys) {
+            let mut sums = [T::ZERO; COLUMNS / 2];
+            for (q, k) in q.as_chunks::<{ COLUMNS / 2 }>().0.iter().zip(key.as_chunks::<{ COLUMNS / 2 }>().0)
+            {
+                for ((sum, &q), &k) in sums.iter_mut().zip(q).zip(k) {
+                    *sum += q * k;
+                }
+            }
+            *score = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        }
+    }
+}
+
+/// Adds a block of values, with `count` rows of weights `stride` apart, to `count` rows of `out`, one after another.
+pub(super) fn blend<T: Scalar>(
+    _isa: Isa,
+    weights: &[T],
+    stride: usize,
+    count: usize,
+    values: &[&[T]; BLOCK],
+    out: &mut [T],
+) {
+    let channels = values[0].len();
+    for (r, out) in out.chunks_exact_mut(channels).take(count).enumerate() {
+        for (&weight, value) in weights[r * stride..][..BLOCK].iter().zip(values) {
+            out.iter_mut().zip(*value).for_each(|(o, &v)| *o += weight * v);
         }
     }
 }

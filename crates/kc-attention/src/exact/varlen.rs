@@ -5,7 +5,7 @@ use std::ops::Range;
 use kc_core::{Error, Float, Result, Tensor, TensorView};
 use rayon::prelude::*;
 
-use super::{AttentionConfig, attention_into, check_finite};
+use super::{AttentionConfig, attention_backward, attention_into, check_finite, same_shape};
 use crate::layout::Layout;
 use crate::mask::Mask;
 
@@ -111,4 +111,55 @@ pub(crate) fn sequences(
     }
     let ranges = |cu: &[usize]| cu.windows(2).map(|w| w[0]..w[1]).collect::<Vec<_>>();
     Ok(ranges(cu_q).into_iter().zip(ranges(cu_k)).collect())
+}
+
+/// The gradients `[dq, dk, dv]` of `sum(O dO)` over packed sequences. `found` is the result, with its lse, of
+/// [`attention_varlen`] for the same inputs, offsets `[cu_q, cu_k]` and settings.
+///
+/// # Errors
+/// As [`attention_varlen`] and [`attention_backward`]; `Empty` if `found` has no lse.
+pub fn attention_varlen_backward<E: Float>(
+    q: TensorView<'_, E, 3>,
+    k: TensorView<'_, E, 3>,
+    v: TensorView<'_, E, 3>,
+    found: &PackedAttention<E>,
+    d_o: TensorView<'_, E, 3>,
+    [cu_q, cu_k]: [&[usize]; 2],
+    causal: bool,
+    config: &AttentionConfig,
+) -> Result<[Tensor<E, 3>; 3]> {
+    let [tokens, heads, _] = q.shape();
+    let sequences = sequences(cu_q, cu_k, tokens, k.shape()[0])?;
+    same_shape("v", k.shape(), v.shape())?;
+    same_shape("o", q.shape(), found.out.shape())?;
+    same_shape("d_o", q.shape(), d_o.shape())?;
+    let lse = found.lse.as_ref().ok_or_else(|| Error::empty("lse"))?;
+    same_shape("lse", [heads, tokens], lse.shape())?;
+    let config = AttentionConfig { layout: Layout::Nhd, ..*config };
+    let mask = Mask { causal, ..Mask::NONE };
+    let mut grads = [Tensor::zeros(q.shape())?, Tensor::zeros(k.shape())?, Tensor::zeros(v.shape())?];
+    for (queries, keys) in sequences {
+        if queries.is_empty() || keys.is_empty() {
+            continue;
+        }
+        let (q, k) = (q.slice(0, queries.clone())?, k.slice(0, keys.clone())?);
+        let (v, d_o) = (v.slice(0, keys.clone())?, d_o.slice(0, queries.clone())?);
+        let o = found.out.view().slice(0, queries.clone())?;
+        let lse = lse.view().slice(1, queries.clone())?.unsqueezed();
+        let all = attention_backward(
+            q.unsqueezed(),
+            k.unsqueezed(),
+            v.unsqueezed(),
+            o.unsqueezed(),
+            lse,
+            d_o.unsqueezed(),
+            &mask,
+            &config,
+        )?;
+        let parts = [(all.dq, &queries), (all.dk, &keys), (all.dv, &keys)];
+        for (whole, (part, range)) in grads.iter_mut().zip(parts) {
+            whole.view_mut().slice(0, range.clone())?.copy_from(part.view().outer(0))?;
+        }
+    }
+    Ok(grads)
 }

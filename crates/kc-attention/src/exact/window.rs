@@ -63,7 +63,7 @@ impl<T: Scalar> Window<T> {
         match added {
             Some(false) => Cover::None,
             Some(true) => Cover::Added,
-            None if self.ends[0] == keys.len() && keys.len() % KEYS == 0 => Cover::All,
+            None if self.ends[0] == keys.len() && keys.len().is_multiple_of(KEYS) => Cover::All,
             None => Cover::Ends,
         }
     }
@@ -100,7 +100,7 @@ impl<T: Scalar> Window<T> {
             hidden.fill(-T::INFINITY);
             if cover == Cover::Added {
                 let added = &self.added[r * (KEYS + GAP)..];
-                seen.iter_mut().zip(added).for_each(|(s, a)| *s = *s + *a);
+                seen.iter_mut().zip(added).for_each(|(s, a)| *s += *a);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 
 use kc_core::{Isa, Level};
 
-use super::kernels::{Left, Right, Running, Scalar, Size};
+use super::kernels::{BLOCK, Left, Right, Running, Scalar, Size};
 
 /// Defines a module with the kernels of an element type: register tiles of `$mr` rows by 2 vectors.
 macro_rules! kernels {
@@ -238,6 +238,123 @@ macro_rules! kernels {
                         state.top[r] = top;
                     } else {
                         state.sum[r] += sum;
+                    }
+                }
+            }
+
+            /// Fetches the block that follows, row by row, as reading all rows of a block at once hides their order from
+            /// the processor.
+            #[target_feature(enable = $features)]
+            fn fetch_next(rows: &[&[$t]; BLOCK]) {
+                const LINE: usize = 64 / size_of::<$t>();
+                let step =
+                    (rows[1].as_ptr() as usize).wrapping_sub(rows[0].as_ptr() as usize) / size_of::<$t>();
+                for row in rows {
+                    for at in (0..row.len()).step_by(LINE) {
+                        // A prefetch touches nothing, wherever it points.
+                        _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(BLOCK * step + at).cast());
+                    }
+                }
+            }
+
+            /// See `portable::dots`.
+            pub(in crate::exact) fn dots(
+                isa: Isa,
+                q: &[$t],
+                count: usize,
+                keys: &[&[$t]; BLOCK],
+                scores: &mut [$t],
+                stride: usize,
+            ) {
+                let channels = keys[0].len();
+                if count == 0 {
+                    return;
+                }
+                assert!(isa.level() >= Level::$level, "the level of these kernels");
+                assert!(channels % LANES == 0 && keys.iter().all(|k| k.len() == channels), "whole vectors");
+                assert!(q.len() >= count * channels, "queries are there");
+                assert!(scores.len() >= (count - 1) * stride + BLOCK, "scores have room");
+                // SAFETY: the level is proven, and everything lies inside of what was asserted.
+                unsafe { dots_of_block(q, count, keys, scores, stride) }
+            }
+
+            /// # Safety
+            /// As asserted by `dots`.
+            #[target_feature(enable = $features)]
+            unsafe fn dots_of_block(
+                q: &[$t],
+                count: usize,
+                keys: &[&[$t]; BLOCK],
+                scores: &mut [$t],
+                stride: usize,
+            ) {
+                let channels = keys[0].len();
+                fetch_next(keys);
+                for r in 0..count {
+                    let mut sums = [$zero(); BLOCK];
+                    for at in (0..channels).step_by(LANES) {
+                        // SAFETY: whole vectors of query r and of each key.
+                        unsafe {
+                            let q = $load(q.as_ptr().add(r * channels + at));
+                            for j in 0..BLOCK {
+                                sums[j] = $fma(q, $load(keys[j].as_ptr().add(at)), sums[j]);
+                            }
+                        }
+                    }
+                    for j in 0..BLOCK {
+                        scores[r * stride + j] = $sum_of(sums[j]);
+                    }
+                }
+            }
+
+            /// See `portable::blend`.
+            pub(in crate::exact) fn blend(
+                isa: Isa,
+                weights: &[$t],
+                stride: usize,
+                count: usize,
+                values: &[&[$t]; BLOCK],
+                out: &mut [$t],
+            ) {
+                let channels = values[0].len();
+                if count == 0 {
+                    return;
+                }
+                assert!(isa.level() >= Level::$level, "the level of these kernels");
+                assert!(channels % LANES == 0 && values.iter().all(|v| v.len() == channels), "whole vectors");
+                assert!(weights.len() >= (count - 1) * stride + BLOCK, "weights are there");
+                assert!(out.len() >= count * channels, "the result has room");
+                // SAFETY: the level is proven, and everything lies inside of what was asserted.
+                unsafe { blend_block(weights, stride, count, values, out) }
+            }
+
+            /// # Safety
+            /// As asserted by `blend`.
+            #[target_feature(enable = $features)]
+            unsafe fn blend_block(
+                weights: &[$t],
+                stride: usize,
+                count: usize,
+                values: &[&[$t]; BLOCK],
+                out: &mut [$t],
+            ) {
+                let channels = values[0].len();
+                fetch_next(values);
+                for r in 0..count {
+                    let mut by = [$zero(); BLOCK];
+                    for j in 0..BLOCK {
+                        by[j] = $set(weights[r * stride + j]);
+                    }
+                    for at in (0..channels).step_by(LANES) {
+                        // SAFETY: whole vectors of row r and of each value.
+                        unsafe {
+                            let to = out.as_mut_ptr().add(r * channels + at);
+                            let mut sum = $load(to);
+                            for j in 0..BLOCK {
+                                sum = $fma(by[j], $load(values[j].as_ptr().add(at)), sum);
+                            }
+                            $store(to, sum);
+                        }
                     }
                 }
             }

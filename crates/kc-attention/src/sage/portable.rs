@@ -50,6 +50,13 @@ pub(super) fn encode(row: &[f32], mean: &[f32], inverse: f32, limit: f32, out: &
 }
 
 #[inline(always)]
+pub(super) fn encode_channels(row: &[f32], inverse: &[f32], limit: f32, out: &mut [i8]) {
+    for ((out, &x), &inverse) in out.iter_mut().zip(row).zip(inverse) {
+        *out = round(x * inverse, limit) as i8;
+    }
+}
+
+#[inline(always)]
 pub(super) fn widen(row: &[f32], mean: &[f32], top: &mut [u32]) {
     const ABS: u32 = 0x7fff_ffff;
     if mean.is_empty() {

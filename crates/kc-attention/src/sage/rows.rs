@@ -53,6 +53,8 @@ loops! {
     largest(row: &[f32], mean: &[f32]) -> u32;
     /// `round((x - mean) * inverse)`, half to even, within `±limit`.
     encode(row: &[f32], mean: &[f32], inverse: f32, limit: f32, out: &mut [i8]);
+    /// `round(x * inverse)`, half to even, within `±limit`, with an inverse for each channel.
+    encode_channels(row: &[f32], inverse: &[f32], limit: f32, out: &mut [i8]);
     /// Raises the bits of the largest `|x - mean|` of each channel.
     widen(row: &[f32], mean: &[f32], top: &mut [u32]);
     /// Codes of 16 bits of the channels of two rows, side by side in one word; 16 channels, then `16 KEYS / 2` words on.

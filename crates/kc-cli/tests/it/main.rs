@@ -1,6 +1,8 @@
 //! Runs the program `kc` on real files.
 
+mod attention;
 mod crossquant;
+mod cut_cross_entropy;
 mod fireq;
 mod flexq;
 mod frame;
@@ -16,5 +18,8 @@ mod quant_formats;
 mod quant_matmul;
 mod quantize;
 mod sage;
+mod sea;
 mod smash;
+mod snnk;
+mod soft;
 mod support;

@@ -24,6 +24,7 @@ macro_rules! by_rows {
 
 pub(super) mod avx2;
 pub(super) mod avx512;
+pub(super) mod decode;
 
 /// A safe entry for each loop of [`portable`], compiled for AVX2.
 macro_rules! entries {
@@ -45,6 +46,7 @@ entries! {
     add(row: &[f32], sums: &mut [f64]);
     largest(row: &[f32], mean: &[f32]) -> u32;
     encode(row: &[f32], mean: &[f32], inverse: f32, limit: f32, out: &mut [i8]);
+    encode_channels(row: &[f32], inverse: &[f32], limit: f32, out: &mut [i8]);
     widen(row: &[f32], mean: &[f32], top: &mut [u32]);
     interleave(a: &[f32], b: &[f32], inverse: &[f32], limit: f32, raise: i32, out: &mut [i32]);
     scale(row: &mut [f32], factor: f32);

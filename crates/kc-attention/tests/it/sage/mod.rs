@@ -1,5 +1,6 @@
 //! Attention in 4 and 8 bits.
 
+mod cache;
 mod codes;
 mod golden;
 mod properties;
