@@ -14,7 +14,7 @@ use super::{PvMode, SageConfig};
 use crate::{Dims, Mask, Select};
 
 /// Queries of a piece of work without smoothing: whole groups.
-const PIECE: usize = 16 * ROWS;
+const PIECE: usize = 8 * ROWS;
 
 /// Groups that go through one step after the other, so that a tile of keys or of values stays in the first cache.
 const GROUPS: usize = 4;

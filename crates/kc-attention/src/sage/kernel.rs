@@ -254,7 +254,6 @@ pub(super) struct Integers {
 
 impl Kernel {
     /// `out[r][j] = (sum of products - excess[r]) factor[j]`, or with a bias `that * scale[r] + bias`.
-    #[expect(clippy::too_many_arguments, reason = "one call site")]
     pub(super) fn scores(
         &self,
         rows: usize,
@@ -325,7 +324,6 @@ impl Kernel {
 
     /// Adds weights times values to the result of each query. `raised` values are 128 too large. `values` are `[D / SIDE, KEYS / 2, SIDE]` words, `delta` the
     /// step of each channel.
-    #[expect(clippy::too_many_arguments, reason = "one call site")]
     pub(super) fn values(
         &self,
         rows: usize,

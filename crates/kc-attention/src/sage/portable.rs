@@ -152,7 +152,7 @@ pub(super) fn scores(rows: usize, q: &[i32], keys: KeyTile<'_>, bias: Option<Bia
     }
 }
 
-/// `2^x` for x in -126 to 0, within `3e-6` of it, or `2e-7` if `FINE`.
+/// `2^x` for x in -126 to 0, within `3e-6` of it, or `3e-7` if `FINE`.
 #[inline(always)]
 fn exp2<const FINE: bool>(x: f32) -> f32 {
     let sum = x + MAGIC;
@@ -174,7 +174,7 @@ fn exp2<const FINE: bool>(x: f32) -> f32 {
 pub(super) const EXP2: [f32; 5] = [0.999_999_3, 0.693_121_8, 0.240_247_44, 0.055_917_86, 0.009_570_101];
 /// The same with one term more, and `2^0` exact: what need not shrink stays as it is.
 pub(super) const EXP2_FINE: [f32; 6] =
-    [1.0, 0.693_147, 0.240_222_42, 0.055_507_336, 0.009_671_513, 0.001_326_472_7];
+    [1.0, std::f32::consts::LN_2, 0.240_222_42, 0.055_507_336, 0.009_671_513, 0.001_326_472_7];
 
 /// The powers of 2 below which a weight is nothing.
 pub(super) const LEAST: f32 = -126.0;

@@ -17,7 +17,6 @@ const WORDS: u8 = 0;
 const FLOATS: u8 = 1;
 const QUADS: u8 = 2;
 
-#[expect(clippy::too_many_arguments, reason = "one call site")]
 pub(in super::super) fn scores(
     isa: Isa,
     operand: (Operand, bool),
@@ -61,7 +60,6 @@ pub(in super::super) fn weigh_float(
     by_rows!(Avx2, isa, rows, weigh_float_of(scores, factor, state, out))
 }
 
-#[expect(clippy::too_many_arguments, reason = "one call site")]
 pub(in super::super) fn values(
     isa: Isa,
     (raised, as_floats): (bool, bool),
@@ -207,28 +205,38 @@ pub(super) fn store(row: &mut PerRow, x: __m256) {
     unsafe { _mm256_storeu_ps(row.as_mut_ptr(), x) }
 }
 
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn largest_lane(x: __m256) -> f32 {
-    let half = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-    let two = _mm_max_ps(half, _mm_movehl_ps(half, half));
-    _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+/// Combines the lanes of each register: lane `r` of the result is that of register `r`. Three steps halve the number of
+/// registers, where each register by itself would take three steps too.
+macro_rules! lanes {
+    ($name:ident, $combine:ident) => {
+        #[inline]
+        #[target_feature(enable = "avx2,fma")]
+        fn $name(x: &[__m256; 8]) -> __m256 {
+            let mut four = [_mm256_setzero_ps(); 4];
+            for (i, four) in four.iter_mut().enumerate() {
+                let (a, b) = (x[2 * i], x[2 * i + 1]);
+                *four = $combine(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            }
+            let mut two = [_mm256_setzero_ps(); 2];
+            for (i, two) in two.iter_mut().enumerate() {
+                let (a, b) = (four[2 * i], four[2 * i + 1]);
+                let low = _mm256_shuffle_ps::<0b01_00_01_00>(a, b);
+                *two = $combine(low, _mm256_shuffle_ps::<0b11_10_11_10>(a, b));
+            }
+            let low = _mm256_permute2f128_ps::<0x20>(two[0], two[1]);
+            $combine(low, _mm256_permute2f128_ps::<0x31>(two[0], two[1]))
+        }
+    };
 }
+
+lanes!(sum_each, _mm256_add_ps);
+lanes!(largest_each, _mm256_max_ps);
+lanes!(sum_integers_each, add_integers);
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn sum_lanes(x: __m256) -> f32 {
-    let half = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-    let two = _mm_add_ps(half, _mm_movehl_ps(half, half));
-    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn sum_integers(x: __m256i) -> i32 {
-    let half = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
-    let two = _mm_add_epi32(half, _mm_shuffle_epi32::<0b01_00_11_10>(half));
-    _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
+fn add_integers(a: __m256, b: __m256) -> __m256 {
+    _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)))
 }
 
 /// The largest score of each of `R` rows.
@@ -237,9 +245,9 @@ fn sum_integers(x: __m256i) -> i32 {
 /// `scores` holds `R` times `KEYS` numbers.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn largest<const R: usize>(scores: &[f32]) -> PerRow {
-    let mut out = [0.0; 8];
-    for (r, out) in out.iter_mut().enumerate().take(R) {
+unsafe fn largest<const R: usize>(scores: &[f32]) -> __m256 {
+    let mut each = [_mm256_setzero_ps(); 8];
+    for (r, each) in each.iter_mut().enumerate().take(R) {
         // SAFETY: inside of row `r`, by the contract.
         unsafe {
             let row = scores.as_ptr().add(r * KEYS);
@@ -247,41 +255,40 @@ unsafe fn largest<const R: usize>(scores: &[f32]) -> PerRow {
             let mut b = _mm256_max_ps(_mm256_loadu_ps(row.add(16)), _mm256_loadu_ps(row.add(24)));
             a = _mm256_max_ps(a, _mm256_max_ps(_mm256_loadu_ps(row.add(32)), _mm256_loadu_ps(row.add(40))));
             b = _mm256_max_ps(b, _mm256_max_ps(_mm256_loadu_ps(row.add(48)), _mm256_loadu_ps(row.add(56))));
-            *out = largest_lane(_mm256_max_ps(a, b));
+            *each = _mm256_max_ps(a, b);
         }
     }
-    out
+    largest_each(&each)
 }
 
-/// The turn of all rows. `largest` becomes what scores are taken relative to; the result is what is added to their
-/// distance from it.
+/// The turn of all rows. Gives what scores are taken relative to, and what is added to their distance from it.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn turn(
-    largest: &mut PerRow,
+    largest: __m256,
     factor: &PerRow,
     local: bool,
     state: &mut State,
     turn: &mut Turn,
-) -> PerRow {
+) -> (PerRow, PerRow) {
     let nothing = _mm256_set1_ps(f32::NEG_INFINITY);
-    let scaled = _mm256_mul_ps(load(largest), load(factor));
+    let (mut base, mut offset) = ([0.0; 8], [0.0; 8]);
+    let scaled = _mm256_mul_ps(largest, load(factor));
+    let hidden = _mm256_cmp_ps::<_CMP_EQ_OQ>(scaled, nothing);
+    store(&mut base, _mm256_andnot_ps(hidden, largest));
     let before = load(&state.top);
     let top = _mm256_max_ps(before, scaled);
     store(&mut state.top, top);
     let top = _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_EQ_OQ>(top, nothing), top);
-    let hidden = _mm256_cmp_ps::<_CMP_EQ_OQ>(scaled, nothing);
     let apart = _mm256_andnot_ps(hidden, _mm256_sub_ps(scaled, top));
     store(&mut turn.shrink, exp2_or_zero(_mm256_sub_ps(before, top)));
-    store(largest, _mm256_andnot_ps(hidden, load(largest)));
-    let mut offset = [0.0; 8];
     if local {
         store(&mut turn.weight, _mm256_andnot_ps(hidden, exp2_or_zero(apart)));
     } else {
         store(&mut turn.weight, _mm256_andnot_ps(hidden, _mm256_set1_ps(1.0)));
         store(&mut offset, apart);
     }
-    offset
+    (base, offset)
 }
 
 /// # Safety
@@ -294,16 +301,16 @@ unsafe fn weigh_of<const R: usize, const EXACT: bool>(
     state: &mut State,
     out: &mut [i16],
 ) -> Turn {
-    let mut next = Turn { fits: true, ..Turn::default() };
+    let mut next = Turn::default();
     // SAFETY: the contract is the same.
-    let mut base = unsafe { largest::<R>(scores) };
-    let offset = turn(&mut base, factor, integers.local, state, &mut next);
+    let largest = unsafe { largest::<R>(scores) };
+    let (base, offset) = turn(largest, factor, integers.local, state, &mut next);
     let mut coefficients = [_mm256_setzero_ps(); 5];
     for (c, value) in coefficients.iter_mut().zip(EXP2) {
         *c = _mm256_set1_ps(value * integers.unit);
     }
     let (least, ones) = (_mm256_set1_ps(-30.0), _mm256_set1_epi16(1));
-    let (mut sums, mut exacts) = ([0.0f32; 8], [0.0f32; 8]);
+    let (mut sums, mut exacts) = ([_mm256_setzero_ps(); 8], [_mm256_setzero_ps(); 8]);
     // Bounds that the compiler does not know: unrolled, these loops would need more registers than there are.
     let (rows, keys) = (out.len() / KEYS, out.len() / R);
     for r in 0..rows.min(R) {
@@ -328,20 +335,20 @@ unsafe fn weigh_of<const R: usize, const EXACT: bool>(
             // SAFETY: inside of row `r`, by the contract.
             unsafe { _mm256_storeu_si256(out.as_mut_ptr().add(r * KEYS + at).cast(), codes) };
         }
-        let sum = sum_integers(sum);
-        next.fits &= sum <= SUM;
-        next.sums[r] = sum;
-        sums[r] = sum as f32;
-        if EXACT {
-            exacts[r] = sum_lanes(exact);
-        }
+        sums[r] = _mm256_castsi256_ps(sum);
+        exacts[r] = exact;
     }
+    let sums = _mm256_castps_si256(sum_integers_each(&sums));
+    let many = _mm256_cmpgt_epi32(sums, _mm256_set1_epi32(SUM));
+    next.fits = _mm256_testz_si256(many, many) == 1;
+    // SAFETY: the array has the eight lanes of a register.
+    unsafe { _mm256_storeu_si256(next.sums.as_mut_ptr().cast(), sums) };
     let (shrink, weight) = (load(&next.shrink), load(&next.weight));
     let sum = _mm256_mul_ps(load(&state.sum), shrink);
-    store(&mut state.sum, _mm256_fmadd_ps(load(&sums), weight, sum));
+    store(&mut state.sum, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), weight, sum));
     if EXACT {
         let exact = _mm256_mul_ps(load(&state.exact), shrink);
-        store(&mut state.exact, _mm256_fmadd_ps(load(&exacts), weight, exact));
+        store(&mut state.exact, _mm256_fmadd_ps(sum_each(&exacts), weight, exact));
     }
     next
 }
@@ -357,9 +364,9 @@ unsafe fn weigh_float_of<const R: usize>(
 ) -> Turn {
     let mut next = Turn::default();
     // SAFETY: the contract is the same.
-    let mut base = unsafe { largest::<R>(scores) };
-    let offset = turn(&mut base, factor, false, state, &mut next);
-    let mut sums = [0.0f32; 8];
+    let largest = unsafe { largest::<R>(scores) };
+    let (base, offset) = turn(largest, factor, false, state, &mut next);
+    let mut sums = [_mm256_setzero_ps(); 8];
     let (rows, keys) = (out.len() / KEYS, out.len() / R);
     for r in 0..rows.min(R) {
         let (base, scale) = (_mm256_set1_ps(base[r]), _mm256_set1_ps(factor[r]));
@@ -374,10 +381,10 @@ unsafe fn weigh_float_of<const R: usize>(
                 _mm256_storeu_ps(out.as_mut_ptr().add(r * KEYS + at), power);
             }
         }
-        sums[r] = sum_lanes(sum);
+        sums[r] = sum;
     }
     let sum = _mm256_mul_ps(load(&state.sum), load(&next.shrink));
-    store(&mut state.sum, _mm256_add_ps(sum, load(&sums)));
+    store(&mut state.sum, _mm256_add_ps(sum, sum_each(&sums)));
     state.exact = state.sum;
     next
 }
@@ -404,21 +411,23 @@ unsafe fn values_of<const R: usize, const FLOATS: bool>(
             // needs no alignment.
             unsafe {
                 let mut pair = weights.as_ptr().cast::<i32>().add(part);
-                for _ in 0..pairs {
-                    let low = _mm256_loadu_si256(words.cast());
-                    let high = _mm256_loadu_si256(words.add(LANES).cast());
-                    for (r, [a, b]) in sums.iter_mut().enumerate() {
-                        let weight = _mm256_set1_epi32(pair.add(r * KEYS / 2).read_unaligned());
-                        if FLOATS {
-                            *a = add_as_floats(*a, _mm256_madd_epi16(weight, low));
-                            *b = add_as_floats(*b, _mm256_madd_epi16(weight, high));
-                        } else {
-                            *a = _mm256_add_epi32(*a, _mm256_madd_epi16(weight, low));
-                            *b = _mm256_add_epi32(*b, _mm256_madd_epi16(weight, high));
+                for _ in 0..pairs / 2 {
+                    for _ in 0..2 {
+                        let low = _mm256_loadu_si256(words.cast());
+                        let high = _mm256_loadu_si256(words.add(LANES).cast());
+                        for (r, [a, b]) in sums.iter_mut().enumerate() {
+                            let weight = _mm256_set1_epi32(pair.add(r * KEYS / 2).read_unaligned());
+                            if FLOATS {
+                                *a = add_as_floats(*a, _mm256_madd_epi16(weight, low));
+                                *b = add_as_floats(*b, _mm256_madd_epi16(weight, high));
+                            } else {
+                                *a = _mm256_add_epi32(*a, _mm256_madd_epi16(weight, low));
+                                *b = _mm256_add_epi32(*b, _mm256_madd_epi16(weight, high));
+                            }
                         }
+                        words = words.add(SIDE);
+                        pair = pair.add(1);
                     }
-                    words = words.add(SIDE);
-                    pair = pair.add(1);
                 }
                 for v in 0..2 {
                     let at = first + v * LANES;
@@ -467,5 +476,44 @@ unsafe fn values_float_of<const R: usize>(weights: &[f32], values: &[f32], out: 
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sums as floats have the bits of sums as integers up to the largest codes of the most channels.
+    #[test]
+    fn sums_as_floats_are_exact() {
+        let Some(isa) = Isa::detect(Level::Avx2) else { return };
+        let word = |a: i32, b: i32| (a + RAISE) | (b + RAISE) << 16;
+        for depth in [1, 2, 33, 128] {
+            for (a, b) in [(127, 127), (-127, 127), (127, -127), (-127, -127), (3, -100)] {
+                let q = vec![word(a, a - a.signum()); ROWS * depth];
+                let words: Vec<i32> =
+                    (0..KEYS * depth).map(|i| word(b, b - i as i32 % 3 * b.signum())).collect();
+                let factor: Vec<f32> = (0..KEYS).map(|j| 1.0 + j as f32).collect();
+                let start = vec![if b > 0 { 0 } else { 64 * depth as i32 }; KEYS];
+                let keys = KeyTile { words: &words, start: &start, factor: &factor };
+                let run = |as_floats| {
+                    let mut out = vec![0.0; ROWS * KEYS];
+                    let operand = (Operand::Raised, as_floats);
+                    scores(isa, operand, ROWS, &q, &[1234; 8], keys, None, &mut out);
+                    out.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+                };
+                assert_eq!(run(true), run(false), "{depth} {a} {b}");
+            }
+        }
+        let weights: Vec<i16> =
+            (0..ROWS * KEYS).map(|i| if i % 7 == 0 { i as i16 % 256 } else { 255 }).collect();
+        let values: Vec<i32> = (0..KEYS / 2 * SIDE).map(|i| word(127, 127 - i as i32 % 255)).collect();
+        let turn = Turn { weight: [0.5; 8], fits: true, sums: [77; 8], ..Turn::default() };
+        let run = |as_floats| {
+            let mut out = vec![1.0; ROWS * SIDE];
+            super::values(isa, (true, as_floats), ROWS, &weights, &values, &[0.1; SIDE], &turn, &mut out);
+            out.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+        };
+        assert_eq!(run(true), run(false));
     }
 }

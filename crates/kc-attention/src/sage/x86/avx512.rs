@@ -97,17 +97,17 @@ unsafe fn weigh_of<const R: usize>(
     out: &mut [i16],
 ) -> Turn {
     let mut next = Turn { fits: true, ..Turn::default() };
-    let mut base = [0.0; 8];
-    for (r, base) in base.iter_mut().enumerate().take(R) {
+    let mut largest = [0.0; 8];
+    for (r, largest) in largest.iter_mut().enumerate().take(R) {
         // SAFETY: inside of row `r`, by the contract.
         unsafe {
             let row = scores.as_ptr().add(r * KEYS);
             let low = _mm512_max_ps(_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(SIDE)));
             let high = _mm512_max_ps(_mm512_loadu_ps(row.add(2 * SIDE)), _mm512_loadu_ps(row.add(3 * SIDE)));
-            *base = _mm512_reduce_max_ps(_mm512_max_ps(low, high));
+            *largest = _mm512_reduce_max_ps(_mm512_max_ps(low, high));
         }
     }
-    let offset = turn(&mut base, factor, integers.local, state, &mut next);
+    let (base, offset) = turn(load(&largest), factor, integers.local, state, &mut next);
     let mut coefficients = [_mm512_setzero_ps(); 5];
     for (c, value) in coefficients.iter_mut().zip(EXP2) {
         *c = _mm512_set1_ps(value * integers.unit);
