@@ -86,20 +86,23 @@ struct Given<'a, E: Float, L: Float> {
 }
 
 /// Keys and values of a head, packed.
-struct Packed<T: Scalar> {
-    keys: AlignedBuf<T>,
-    values: AlignedBuf<T>,
+struct Packed<'a, T: Scalar> {
+    keys: &'a mut [T],
+    values: &'a mut [T],
     /// For products with the slopes.
-    key_channels: AlignedBuf<T>,
+    key_channels: &'a mut [T],
 }
 
-impl<T: Scalar> Packed<T> {
-    fn new<E: Float>(job: &Job<'_, E>, plan: &Plan, batch: usize, head: usize) -> Result<Self> {
-        let mut packed = Packed {
-            keys: AlignedBuf::zeroed(plan.keys * plan.depth)?,
-            values: AlignedBuf::zeroed(plan.keys * plan.depth)?,
-            key_channels: AlignedBuf::zeroed(plan.keys * plan.channels)?,
-        };
+impl<'a, T: Scalar> Packed<'a, T> {
+    /// Elements of a head.
+    fn len(plan: &Plan) -> usize {
+        plan.keys * (2 * plan.depth + plan.channels)
+    }
+
+    fn new<E: Float>(room: &'a mut [T], job: &Job<'_, E>, plan: &Plan, batch: usize, head: usize) -> Self {
+        let (keys, rest) = room.split_at_mut(plan.keys * plan.depth);
+        let (values, key_channels) = rest.split_at_mut(plan.keys * plan.depth);
+        let packed = Packed { keys, values, key_channels };
         let mut buffer = vec![T::ZERO; plan.panels[0] * plan.channels];
         let (k, v) = (job.k.outer(batch).matrix(head), job.v.outer(batch).matrix(head));
         for t in 0..plan.keys.div_ceil(KEYS) {
@@ -111,7 +114,7 @@ impl<T: Scalar> Packed<T> {
             let to = &mut packed.key_channels[tile.start * plan.channels..];
             pack::by_channels(k, there, tile.len(), plan.panels, &mut buffer, to);
         }
-        Ok(packed)
+        packed
     }
 }
 
@@ -123,9 +126,9 @@ struct Target<'a, E: Float> {
 }
 
 /// Sums over some tiles of queries, `[keys, channels]` each.
-struct Sums<T: Scalar> {
-    dk: AlignedBuf<T>,
-    dv: AlignedBuf<T>,
+struct Sums<'a, T: Scalar> {
+    dk: &'a mut [T],
+    dv: &'a mut [T],
 }
 
 fn run<E: Float, T: Scalar, L: Float>(
@@ -156,10 +159,17 @@ fn run<E: Float, T: Scalar, L: Float>(
         of_keys.extend(dk.chunks(heads, 1)?.into_iter().zip(dv.chunks(heads, 1)?));
     }
     let mut of_keys = of_keys.into_iter();
+    // Large blocks get huge pages, so everything of a round lies in two.
+    let most = units.min(UNITS);
+    let mut room = AlignedBuf::<T>::zeroed(most.saturating_mul(Packed::<T>::len(&plan)))?;
+    let sum = (plan.keys + plan.rows) * plan.channels;
+    let mut sums = AlignedBuf::<T>::zeroed(most.saturating_mul(pieces).saturating_mul(2 * sum))?;
     for units in par::chunks(units, UNITS) {
         let place = |unit: usize| (unit / dims.kv_heads, unit % dims.kv_heads);
-        let pack = |unit: usize| Packed::<T>::new(&given.job, &plan, place(unit).0, place(unit).1);
-        let packed = units.clone().into_par_iter().map(pack).collect::<Result<Vec<_>>>()?;
+        let rooms: Vec<_> = units.clone().zip(room.chunks_mut(Packed::<T>::len(&plan))).collect();
+        let pack =
+            |(unit, room): (usize, _)| Packed::new(room, &given.job, &plan, place(unit).0, place(unit).1);
+        let packed: Vec<Packed<'_, T>> = rooms.into_par_iter().map(pack).collect();
         let mut work = Vec::new();
         for (unit, packed) in units.clone().zip(&packed) {
             let mut shares: Vec<Vec<Target<'_, E>>> = (0..pieces).map(|_| Vec::new()).collect();
@@ -168,32 +178,34 @@ fn run<E: Float, T: Scalar, L: Float>(
             }
             work.extend(shares.into_iter().map(|share| (place(unit).0, packed, share)));
         }
-        let sums = work.into_par_iter().with_max_len(1).map_init(
+        let work: Vec<_> = work.into_iter().zip(sums.chunks_mut(2 * sum)).collect();
+        work.into_par_iter().with_max_len(1).try_for_each_init(
             || Tile::<T>::new(&plan),
-            |tile, (batch, packed, share)| {
+            |tile, ((batch, packed, share), sums)| {
                 let tile = tile.as_mut().map_err(|e| e.clone())?;
-                let room = (plan.keys + plan.rows) * plan.channels;
-                let mut sums = Sums { dk: AlignedBuf::zeroed(room)?, dv: AlignedBuf::zeroed(room)? };
+                sums.fill(T::ZERO);
+                let (dk, dv) = sums.split_at_mut(sum);
+                let mut sums = Sums { dk, dv };
                 for target in share {
                     tile.differentiate(given, &plan, batch, packed, target, &mut sums);
                 }
-                Ok::<Sums<T>, Error>(sums)
+                Ok::<(), Error>(())
             },
-        );
-        let mut sums = sums.collect::<Result<Vec<Sums<T>>>>()?;
-        let parts: Vec<_> = sums.chunks_mut(pieces).zip(of_keys.by_ref()).collect();
+        )?;
+        let parts: Vec<_> =
+            sums.chunks_mut(2 * sum * pieces).take(units.len()).zip(of_keys.by_ref()).collect();
         let scale = T::from_f64(given.job.scale);
         parts.into_par_iter().for_each(|(pieces, (mut dk, mut dv))| {
-            let Some((first, rest)) = pieces.split_first_mut() else { return };
-            for piece in rest {
-                first.dk.iter_mut().zip(piece.dk.iter()).for_each(|(a, b)| *a += *b);
-                first.dv.iter_mut().zip(piece.dv.iter()).for_each(|(a, b)| *a += *b);
+            let (first, rest) = pieces.split_at_mut(2 * sum);
+            for piece in rest.chunks_exact(2 * sum) {
+                first.iter_mut().zip(piece).for_each(|(a, b)| *a += *b);
             }
-            first.dk.iter_mut().for_each(|x| *x = *x * scale);
+            let (sum_dk, sum_dv) = first.split_at_mut(sum);
+            sum_dk.iter_mut().for_each(|x| *x = *x * scale);
             for j in 0..dims.keys {
                 let row = j * plan.channels..j * plan.channels + plan.depth;
-                write_row(&mut dk, j, &first.dk[row.clone()]);
-                write_row(&mut dv, j, &first.dv[row]);
+                write_row(&mut dk, j, &sum_dk[row.clone()]);
+                write_row(&mut dv, j, &sum_dv[row]);
             }
         });
     }
@@ -237,9 +249,9 @@ impl<T: Scalar> Tile<T> {
         given: &Given<'_, E, L>,
         plan: &Plan,
         batch: usize,
-        packed: &Packed<T>,
+        packed: &Packed<'_, T>,
         mut target: Target<'_, E>,
-        sums: &mut Sums<T>,
+        sums: &mut Sums<'_, T>,
     ) {
         let (job, head) = (&given.job, target.head);
         let kernels = T::kernels(job.isa);

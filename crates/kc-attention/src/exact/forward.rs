@@ -111,12 +111,13 @@ pub(super) fn run<E: Float, T: Scalar, L: Float>(
         return Err(Error::too_large("k", u64::MAX, isize::MAX as u64, "bytes"));
     };
     let at_a_time = (PACKED / (keys + values).saturating_mul(size_of::<T>()).max(1)).clamp(1, units.max(1));
-    let mut packed_keys = AlignedBuf::<T>::zeroed(at_a_time.saturating_mul(keys))?;
-    let mut packed_values = AlignedBuf::<T>::zeroed(at_a_time.saturating_mul(values))?;
+    // One block, as large blocks get huge pages.
+    let mut packed = AlignedBuf::<T>::zeroed(at_a_time.saturating_mul(keys.saturating_add(values)))?;
+    let (packed_keys, packed_values) = packed.split_at_mut(at_a_time * keys);
     let mut targets = targets(dims, layout, out, lse)?.into_iter().peekable();
     for units in par::chunks(units, at_a_time) {
         let first = units.start;
-        pack::keys_and_values(job, &plan, units.clone(), &mut packed_keys, &mut packed_values);
+        pack::keys_and_values(job, &plan, units.clone(), packed_keys, packed_values);
         let mut tasks = Vec::new();
         let unit = |t: &Target<'_, E, L>| t.batch * dims.kv_heads + dims.kv_head(t.head);
         while let Some(task) = targets.next_if(|t| unit(t) < units.end) {
@@ -124,7 +125,7 @@ pub(super) fn run<E: Float, T: Scalar, L: Float>(
         }
         // The longest first, so that threads end together.
         tasks.sort_by_key(|t| std::cmp::Reverse(job.mask.end(t.first + QUERIES, dims)));
-        let (packed_keys, packed_values) = (&packed_keys, &packed_values);
+        let (packed_keys, packed_values) = (&*packed_keys, &*packed_values);
         tasks.into_par_iter().with_max_len(1).try_for_each_init(
             || Tile::new(&plan),
             |tile, target| {

@@ -1,9 +1,97 @@
-//! Attention in 4 and 8 bits (SageAttention2).
+//! Attention in 4 and 8 bits: SageAttention2.
+//!
+//! Queries and keys become integers of 8 or 4 bits, whose products are exact and cheap; weights and values of the second
+//! product are stored in few bits too. What keeps the result close to exact attention is *smoothing*: the mean of the keys
+//! is taken off before quantising (softmax does not see it), and for 4 bits the mean of each block of queries (what is
+//! lost is a number for each block and key, which is added to the scores).
+//!
+//! ```text
+//! k' = k - mean(k)                        q' = q - mean of its block
+//! codes = round(x' qmax / amax)           scale = amax / qmax, amax over the rows that share a scale
+//! S  = D^(-1/2) (s_q s_k codes_q codes_k + mean_q k')        P = exp(S - max)        O = P V / sum P
+//! lse = ln sum exp S + D^(-1/2) q mean(k)
+//! ```
+//!
+//! | Tensor | Shape |
+//! |---|---|
+//! | queries, output | `[B, Hq, Nq, D]` ([`Layout::Hnd`]) or `[B, Nq, Hq, D]` ([`Layout::Nhd`]); f16, bf16, f32 or f64, all computed in f32 |
+//! | keys, values | `[B, Hkv, Nk, D]` or `[B, Nk, Hkv, D]`, `Hq` a multiple of `Hkv`, any `D` from 1 |
+//! | mask | [`Mask`], broadcast to `[B, Hq, Nq, Nk]` |
+//! | lse | `[B, Hq, Nq]`, natural logarithm |
+//!
+//! # Weights and values
+//!
+//! | [`PvMode`] | Weights | Values | Sum of weights |
+//! |---|---|---|---|
+//! | `F16`, the default | 14 bits of the tile's largest | 13 bits and a sign of the largest of channel and tile | rounded |
+//! | `Int8` | `round(255 P)` | 7 bits and a sign of the largest of the channel | rounded |
+//! | `Fp8`, `Fp8F16Acc` | e4m3 of `448 P` | e4m3, largest 448 or 2.25 | exact |
+//! | `F32` | as they are | as they are | exact |
+//!
+//! The paper's default rounds both to IEEE half. AVX2 multiplies 16-bit integers faster than floats and halves not at
+//! all, so `F16` is fixed point relative to the largest of 64 keys; that rounds less than half on all fixtures (relative
+//! L1 error added: 1.6e-5 to 1.9e-4, against 3.5e-5 to 2.1e-4; [`mod@reference`] has true halves). 64 products of 14 and 13
+//! bits may pass 32 bits only if the weights sum to more than 16; then sums move to f32 after every 16 keys. `f16_accum`
+//! and `Fp8F16Acc` allow sums in half, which no kernel needs to make use of.
+//!
+//! # Cost
+//! Keys and values are packed once for each of their heads, O(Nk D), and shared by the queries of all their heads; then
+//! `4 Nq Nk D` operations and about 18 vector instructions for 8 scores. Tiles that a causal mask hides are skipped. Memory
+//! beyond the inputs: packed keys (2 bytes a code, with VNNI 1; 4 bits take half a byte) and values (2 bytes; 4 for `F32` and
+//! `Fp8`), and a few tiles per thread.
+//!
+//! What the instructions allow, on Zen 3 and 4 without AVX-512, in multiply-adds per cycle and core:
+//!
+//! | | at most | with loads, measured |
+//! |---|---|---|
+//! | f32 FMA | 16 | |
+//! | 8 bits: `vpmaddwd`, summed as floats (see the source of `kernel`) | 32 | 28 |
+//! | half as fixed point: `vpmaddwd`, `vpaddd` | 26 (pipes collide; 32 on paper) | 26 |
+//! | 4 bits: `vpmaddubsw`, `vpaddw` | 51 (pipes collide; 64 on paper) | |
+//!
+//! With one cycle for softmax a score takes at least 5.8 cycles for 64 channels and 10.5 for 128; f32 attention at the full
+//! rate of FMA, without any softmax, takes 8 and 16. So exact 8-bit products with 14-bit weights are at most 1.4 to 1.5 times
+//! as fast as perfect f32 on these processors, and 4 bits with 8-bit values 1.7 to 2 times. VNNI doubles or
+//! quadruples the products.
+//!
+//! When not to use it: on short sequences (below 512 keys packing shows), for training (gradients are those of exact
+//! attention, [`attention_backward`](crate::attention_backward)), or where errors of 0.2 to 2 percent (8 bits) matter.
+//!
+//! Results have the same bits on any number of threads and in both layouts.
+//!
+//! Source: Zhang et al., "SageAttention2 Technical Report: Accurate 4 Bit Attention for Plug-and-play Inference
+//! Acceleration" (2024; later "SageAttention2: Efficient Attention with Thorough Outlier Smoothing and Per-thread INT4
+//! Quantization"), sections 3.1 to 3.4; `Int8` is of SageAttention (2024), `Fp8F16Acc` of SageAttention2++ (2025). Masks, any
+//! `D`, the mean of each packed sequence and `F16` in fixed point are additions of this crate.
+//!
+//! ```
+//! use kc_attention::sage::{QkBits, SageConfig, sage_attention};
+//! use kc_attention::{AttentionConfig, Mask, attention, compare};
+//! use kc_core::Tensor;
+//!
+//! let wave = |a: usize, b: usize| ((a * 37 + b * 11) % 101) as f32 / 50.0 - 1.0;
+//! let q = Tensor::<f32, 4>::from_fn([1, 4, 100, 32], |[_, h, i, c]| wave(h + i, c))?;
+//! // A constant in some channels costs plain quantisers their precision; smoothing takes it off.
+//! let k = Tensor::<f32, 4>::from_fn([1, 2, 120, 32], |[_, h, i, c]| wave(3 * h + i, 2 * c) + (c % 8 / 7) as f32 * 9.0)?;
+//! let v = Tensor::<f32, 4>::from_fn([1, 2, 120, 32], |[_, h, i, c]| wave(h + 5 * i, c))?;
+//! let exact = attention(q.view(), k.view(), v.view(), &Mask::CAUSAL, &AttentionConfig::default())?.out;
+//! let error = |config: &SageConfig| {
+//!     let found = sage_attention(q.view(), k.view(), v.view(), &Mask::CAUSAL, config)?;
+//!     Ok::<f64, kc_core::Error>(compare(found.out.view(), exact.view())?.rel_l1)
+//! };
+//! let eight = error(&SageConfig::default())?;
+//! let rough = error(&SageConfig { smooth_k: false, ..SageConfig::default() })?;
+//! let four = error(&SageConfig { bits: QkBits::Int4, ..SageConfig::default() })?;
+//! assert!(eight < 0.02 && eight < 0.5 * rough && eight < four);
+//! # Ok::<(), kc_core::Error>(())
+//! ```
 
 use kc_core::{Error, Float, Isa, Result, Tensor, TensorView};
 
 use crate::{Attention, Dims, Layout, Mask};
 
+pub mod cache;
+mod decode;
 mod forward;
 mod groups;
 mod kernel;
@@ -18,6 +106,7 @@ mod varlen;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use cache::{CacheConfig, CacheValues, SageKvCache};
 pub use groups::Groups;
 pub use quantize::{Quantized, quantize_k, quantize_q};
 pub use varlen::sage_attention_varlen;

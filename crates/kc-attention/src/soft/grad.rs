@@ -6,7 +6,9 @@ use rayon::prelude::*;
 use super::kernel::{self, Inputs, Kept, Panels, TOKENS, Tile, by_head, cut, padded_rows, write_rows};
 use super::landmark::{self, ConvGrads};
 use super::portable::{Product, at_level};
-use super::{Head, Landmark, Scalar, Shape, SoftCache, SoftConfig, State, check_finite, head_of, local, normalize};
+use super::{
+    Head, Landmark, Scalar, Shape, SoftCache, SoftConfig, State, check_finite, head_of, local, normalize,
+};
 
 /// Gradients of [`soft_attention`](super::soft_attention). What has no parameters has no gradient.
 #[derive(Debug, Clone)]
@@ -66,7 +68,8 @@ pub(super) fn backward<T: Scalar>(
         .zip(&pulled)
         .map(|((head, panels), u)| Middle::of(head, panels, u, shape.channels))
         .collect();
-    let from_tokens = over_tokens(&inputs, dx, &panels, &middles, state.kept.as_ref(), [dq.view_mut(), dv.view_mut()])?;
+    let from_tokens =
+        over_tokens(&inputs, dx, &panels, &middles, state.kept.as_ref(), [dq.view_mut(), dv.view_mut()])?;
     let d_local = match config.local {
         Some(kernels) => Some(local::backward(&inputs, kernels, dx, dv.view_mut())?),
         None => None,
@@ -294,5 +297,14 @@ fn one_head<T: Scalar>(
     let mut dq = dq.outer_mut(0);
     let d_landmarks = TensorView::from_slice([kept.count, shape.channels], d_landmarks)?;
     let views = [head_of(q, entry, head), d_landmarks];
-    landmark::backward(shape, &state.plan, entry, views, &kept.before, landmark, config, &mut dq.matrix_mut(0))
+    landmark::backward(
+        shape,
+        &state.plan,
+        entry,
+        views,
+        &kept.before,
+        landmark,
+        config,
+        &mut dq.matrix_mut(0),
+    )
 }

@@ -85,7 +85,14 @@ impl<T: Scalar> Inputs<'_, T> {
     }
 
     /// Fills a tile's rows with tokens of a head, zeros for those that do not count, and leaves the padding alone.
-    pub(super) fn fill(&self, x: TensorView<'_, T, 2>, entry: usize, first: usize, depth: usize, rows: &mut [T]) {
+    pub(super) fn fill(
+        &self,
+        x: TensorView<'_, T, 2>,
+        entry: usize,
+        first: usize,
+        depth: usize,
+        rows: &mut [T],
+    ) {
         if let Some(whole) = self.plain(x, first, rows.len() / depth, depth) {
             rows.copy_from_slice(whole);
             return;
@@ -407,7 +414,12 @@ pub(super) fn apply<T: Scalar>(
 }
 
 /// Writes padded rows to rows `first..` of `out`.
-pub(super) fn write_rows<T: Scalar>(out: &mut TensorViewMut<'_, T, 2>, first: usize, rows: &[T], depth: usize) {
+pub(super) fn write_rows<T: Scalar>(
+    out: &mut TensorViewMut<'_, T, 2>,
+    first: usize,
+    rows: &[T],
+    depth: usize,
+) {
     let channels = out.shape()[1];
     if channels == depth
         && let Some(out) = out.as_mut_slice()

@@ -86,7 +86,9 @@ impl<T: Scalar> Plan<T> {
             weights: None,
         };
         match landmark {
-            Landmark::Conv { w, gamma, beta } => plan.weights = Some(plan.convolution(shape, *w, gamma, beta)?),
+            Landmark::Conv { w, gamma, beta } => {
+                plan.weights = Some(plan.convolution(shape, *w, gamma, beta)?)
+            }
             Landmark::Given(given) => {
                 let want = [shape.batch, shape.heads, count, shape.channels];
                 if given.shape() != want || count == 0 {
@@ -101,7 +103,8 @@ impl<T: Scalar> Plan<T> {
             match landmark {
                 Landmark::Given(_) => plan.kept.push((0..count).collect()),
                 Landmark::Random { seed } => {
-                    let mut tokens: Vec<usize> = (0..shape.tokens).filter(|&i| plan.counts(entry, i)).collect();
+                    let mut tokens: Vec<usize> =
+                        (0..shape.tokens).filter(|&i| plan.counts(entry, i)).collect();
                     KcRng::new(*seed, 0).shuffle(&mut tokens);
                     tokens.truncate(count);
                     tokens.sort_unstable();
@@ -357,8 +360,11 @@ pub(super) fn backward<T: Scalar>(
             norm.forward(before, &mut normal)?;
             let mut slope = d_landmarks.to_vec();
             gelu_backward(Gelu::Exact, &normal, &mut slope)?;
-            let mut grads =
-                ConvGrads { weights: Tensor::zeros(weights.shape())?, gamma: vec![0.0; d], beta: vec![0.0; d] };
+            let mut grads = ConvGrads {
+                weights: Tensor::zeros(weights.shape())?,
+                gamma: vec![0.0; d],
+                beta: vec![0.0; d],
+            };
             norm.backward(before, &slope, &mut normal, &mut grads.gamma, &mut grads.beta)?;
             let step = plan.block(d);
             for (landmarks, dz) in kept.chunks(step).zip(normal.chunks(step * d)) {
@@ -366,7 +372,14 @@ pub(super) fn backward<T: Scalar>(
                 let mut patches = plan.gather(entry, landmarks, q)?;
                 let to = grads.weights.view_mut();
                 gemm_into_with(config.isa, scale, patches.view().transposed(), dz, T::ONE, to)?;
-                gemm_into_with(config.isa, scale, dz, weights.view().transposed(), T::ZERO, patches.view_mut())?;
+                gemm_into_with(
+                    config.isa,
+                    scale,
+                    dz,
+                    weights.view().transposed(),
+                    T::ZERO,
+                    patches.view_mut(),
+                )?;
                 let mut rows = patches.as_slice().chunks_exact(d);
                 for &j in landmarks {
                     for token in plan.patch_tokens(j) {

@@ -201,7 +201,11 @@ impl Shape {
         let patch = config.grid.patch(config.ratio);
         if config.ratio == 0 || patch[0] > sides[0] || patch[1] > sides[1] {
             let most = if sides[0] == 1 { sides[1] } else { sides[0].min(sides[1]) };
-            return Err(Error::argument("ratio", format!("1 to {most} for a grid of {sides:?}"), config.ratio));
+            return Err(Error::argument(
+                "ratio",
+                format!("1 to {most} for a grid of {sides:?}"),
+                config.ratio,
+            ));
         }
         if let Some(mask) = config.mask
             && mask.shape() != [batch, tokens]
@@ -228,7 +232,10 @@ impl Shape {
 }
 
 /// All elements finite, or an error with the position of the first that is not.
-pub(crate) fn check_finite<T: Scalar, const N: usize>(name: &'static str, x: TensorView<'_, T, N>) -> Result<()> {
+pub(crate) fn check_finite<T: Scalar, const N: usize>(
+    name: &'static str,
+    x: TensorView<'_, T, N>,
+) -> Result<()> {
     if let Some(all) = x.as_slice() {
         match math::first_non_finite(all) {
             None => return Ok(()),
@@ -251,7 +258,11 @@ fn not_finite<T: Scalar, const N: usize>(name: &'static str, x: TensorView<'_, T
 }
 
 /// Head `head` of batch entry `entry`, `[N, d]`.
-pub(crate) fn head_of<'a, T: Scalar>(x: TensorView<'a, T, 4>, entry: usize, head: usize) -> TensorView<'a, T, 2> {
+pub(crate) fn head_of<'a, T: Scalar>(
+    x: TensorView<'a, T, 4>,
+    entry: usize,
+    head: usize,
+) -> TensorView<'a, T, 2> {
     x.outer(entry).matrix(head)
 }
 
@@ -406,10 +417,8 @@ fn forward<T: Scalar>(
     for (head, sums) in heads.iter_mut().zip(sums) {
         head.sums = sums;
     }
-    let weights: Vec<Vec<f64>> = heads
-        .iter()
-        .map(|head| normalize::product(&head.inverse(), &head.sums, shape.channels))
-        .collect();
+    let weights: Vec<Vec<f64>> =
+        heads.iter().map(|head| normalize::product(&head.inverse(), &head.sums, shape.channels)).collect();
     kernel::apply(&inputs, &panels, &weights, kept.as_ref(), out.reborrow())?;
     if let Some(kernels) = config.local {
         local::add(&inputs, kernels, out)?;

@@ -110,9 +110,8 @@ pub fn inverse(a: &[f64], m: usize, how: &Inverse) -> Vec<f64> {
             for _ in 0..10 {
                 let square = times(a, a, cube);
                 let unit = |i: usize, j: usize| if i == j { 1.0 } else { 0.0 };
-                let column = |j: usize| {
-                    (0..m).map(|i| (unit(i, j) - alpha * square[i * m + j]).abs()).sum::<f64>()
-                };
+                let column =
+                    |j: usize| (0..m).map(|i| (unit(i, j) - alpha * square[i * m + j]).abs()).sum::<f64>();
                 if (0..m).map(column).fold(0.0, f64::max) <= 1.01 {
                     break;
                 }
@@ -407,7 +406,8 @@ pub fn soft_attention_backward<T: Scalar>(
                 for (j, tokens) in head.patches.iter().enumerate() {
                     let seen: Vec<usize> = tokens.iter().copied().filter(|&t| counts[t]).collect();
                     for token in &seen {
-                        (0..d).for_each(|c| d_qs[token * d + c] += d_landmarks[j * d + c] / seen.len() as f64);
+                        (0..d)
+                            .for_each(|c| d_qs[token * d + c] += d_landmarks[j * d + c] / seen.len() as f64);
                     }
                 }
             }

@@ -7,5 +7,5 @@ static ALLOCATOR: Counting = Counting;
 
 mod exact;
 mod sage;
-mod soft;
 mod sea;
+mod soft;

@@ -17,6 +17,7 @@ mod qmc_transform;
 mod quant_formats;
 mod quant_matmul;
 mod quantize;
+mod sage;
 mod sea;
 mod smash;
 mod snnk;

@@ -5,41 +5,32 @@ use std::arch::x86_64::*;
 use kc_core::{Isa, Level};
 
 use super::super::kernel::{
-    Bias, FEW, Integers, KEYS, KeyTile, Operand, PerRow, ROWS, SIDE, SUM, State, Turn,
+    Bias, FEW, Integers, KEYS, KeyTile, Operand, PerRow, RAISE, ROWS, SIDE, SUM, State, Turn,
 };
 use super::super::portable::{EXP2, EXP2_FINE, LEAST, MAGIC};
 
 /// Lanes of a register.
 const LANES: usize = 8;
 
-/// Calls the function for groups of that many rows.
-macro_rules! by_rows {
-    ($isa:ident, $rows:ident, $name:ident $(<$generic:tt>)? ($($arg:expr),*)) => {{
-        assert!($isa.level() >= Level::Avx2, "the kernel needs AVX2");
-        // SAFETY: an Isa of this level was detected, so the processor has AVX2 and FMA; the caller has checked the
-        // lengths of all slices.
-        unsafe {
-            match $rows {
-                FEW => $name::<FEW $(, $generic)?>($($arg),*),
-                ROWS => $name::<ROWS $(, $generic)?>($($arg),*),
-                other => unreachable!("groups of {other} rows"),
-            }
-        }
-    }};
-}
+/// How products of words are summed: as integers or as floats; or those of quads.
+const WORDS: u8 = 0;
+const FLOATS: u8 = 1;
+const QUADS: u8 = 2;
 
 pub(in super::super) fn scores(
     isa: Isa,
-    operand: Operand,
+    operand: (Operand, bool),
     rows: usize,
     q: &[i32],
+    excess: &[i32; 8],
     keys: KeyTile<'_>,
     bias: Option<Bias<'_>>,
     out: &mut [f32],
 ) {
     match operand {
-        Operand::Words => by_rows!(isa, rows, scores_of<false>(q, keys, bias, out)),
-        Operand::Quads => by_rows!(isa, rows, scores_of<true>(q, keys, bias, out)),
+        (Operand::Quads, _) => by_rows!(Avx2, isa, rows, scores_of<QUADS>(q, excess, keys, bias, out)),
+        (Operand::Raised, true) => by_rows!(Avx2, isa, rows, scores_of<FLOATS>(q, excess, keys, bias, out)),
+        _ => by_rows!(Avx2, isa, rows, scores_of<WORDS>(q, excess, keys, bias, out)),
     }
 }
 
@@ -53,8 +44,8 @@ pub(in super::super) fn weigh(
     out: &mut [i16],
 ) -> Turn {
     match integers.exact {
-        false => by_rows!(isa, rows, weigh_of<false>(scores, factor, integers, state, out)),
-        true => by_rows!(isa, rows, weigh_of<true>(scores, factor, integers, state, out)),
+        false => by_rows!(Avx2, isa, rows, weigh_of<false>(scores, factor, integers, state, out)),
+        true => by_rows!(Avx2, isa, rows, weigh_of<true>(scores, factor, integers, state, out)),
     }
 }
 
@@ -66,11 +57,12 @@ pub(in super::super) fn weigh_float(
     state: &mut State,
     out: &mut [f32],
 ) -> Turn {
-    by_rows!(isa, rows, weigh_float_of(scores, factor, state, out))
+    by_rows!(Avx2, isa, rows, weigh_float_of(scores, factor, state, out))
 }
 
 pub(in super::super) fn values(
     isa: Isa,
+    (raised, as_floats): (bool, bool),
     rows: usize,
     weights: &[i16],
     values: &[i32],
@@ -78,7 +70,12 @@ pub(in super::super) fn values(
     turn: &Turn,
     out: &mut [f32],
 ) {
-    by_rows!(isa, rows, values_of(weights, values, delta, turn, out));
+    let excess = if raised { RAISE } else { 0 };
+    if raised && as_floats {
+        by_rows!(Avx2, isa, rows, values_of<true>(weights, values, excess, delta, turn, out));
+    } else {
+        by_rows!(Avx2, isa, rows, values_of<false>(weights, values, excess, delta, turn, out));
+    }
 }
 
 pub(in super::super) fn values_float(
@@ -88,15 +85,16 @@ pub(in super::super) fn values_float(
     values: &[f32],
     out: &mut [f32],
 ) {
-    by_rows!(isa, rows, values_float_of(weights, values, out));
+    by_rows!(Avx2, isa, rows, values_float_of(weights, values, out));
 }
 
 /// # Safety
 /// `q` holds `depth` times `R` words, `keys.words` `depth` times `KEYS`, `keys.start` and `keys.factor` `KEYS` each, `out`
 /// `R` times `KEYS`, and the bias reaches all of them.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn scores_of<const R: usize, const QUADS: bool>(
+unsafe fn scores_of<const R: usize, const HOW: u8>(
     q: &[i32],
+    excess: &[i32; 8],
     keys: KeyTile<'_>,
     bias: Option<Bias<'_>>,
     out: &mut [f32],
@@ -108,11 +106,9 @@ unsafe fn scores_of<const R: usize, const QUADS: bool>(
         let mut sums = [[_mm256_setzero_si256(); 2]; R];
         // SAFETY: all offsets are below the lengths of the contract.
         unsafe {
-            if QUADS {
-                for sums in &mut sums {
-                    for (v, sum) in sums.iter_mut().enumerate() {
-                        *sum = _mm256_loadu_si256(keys.start.as_ptr().add(first + v * LANES).cast());
-                    }
+            for sums in &mut sums {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm256_loadu_si256(keys.start.as_ptr().add(first + v * LANES).cast());
                 }
             }
             let mut words = keys.words.as_ptr().add(first * depth);
@@ -122,12 +118,19 @@ unsafe fn scores_of<const R: usize, const QUADS: bool>(
                 let high = _mm256_loadu_si256(words.add(LANES).cast());
                 for (r, [a, b]) in sums.iter_mut().enumerate() {
                     let code = _mm256_set1_epi32(*codes.add(r));
-                    if QUADS {
-                        *a = _mm256_add_epi16(*a, _mm256_maddubs_epi16(code, low));
-                        *b = _mm256_add_epi16(*b, _mm256_maddubs_epi16(code, high));
-                    } else {
-                        *a = _mm256_add_epi32(*a, _mm256_madd_epi16(code, low));
-                        *b = _mm256_add_epi32(*b, _mm256_madd_epi16(code, high));
+                    match HOW {
+                        QUADS => {
+                            *a = _mm256_add_epi16(*a, _mm256_maddubs_epi16(code, low));
+                            *b = _mm256_add_epi16(*b, _mm256_maddubs_epi16(code, high));
+                        }
+                        FLOATS => {
+                            *a = add_as_floats(*a, _mm256_madd_epi16(code, low));
+                            *b = add_as_floats(*b, _mm256_madd_epi16(code, high));
+                        }
+                        _ => {
+                            *a = _mm256_add_epi32(*a, _mm256_madd_epi16(code, low));
+                            *b = _mm256_add_epi32(*b, _mm256_madd_epi16(code, high));
+                        }
                     }
                 }
                 words = words.add(SIDE);
@@ -137,7 +140,10 @@ unsafe fn scores_of<const R: usize, const QUADS: bool>(
                 let at = first + v * LANES;
                 let factor = _mm256_loadu_ps(keys.factor.as_ptr().add(at));
                 for (r, sums) in sums.iter().enumerate() {
-                    let sum = if QUADS { _mm256_madd_epi16(sums[v], ones) } else { sums[v] };
+                    let sum = match HOW {
+                        QUADS => _mm256_madd_epi16(sums[v], ones),
+                        _ => _mm256_sub_epi32(sums[v], _mm256_set1_epi32(excess[r])),
+                    };
                     let mut t = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), factor);
                     if let Some(bias) = &bias {
                         let add = _mm256_loadu_ps(bias.values.as_ptr().add(r * bias.stride + at));
@@ -148,6 +154,13 @@ unsafe fn scores_of<const R: usize, const QUADS: bool>(
             }
         }
     }
+}
+
+/// The sum of whole numbers from 0 that stays below `2^24`: see [`kernel`](super::super::kernel).
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_as_floats(a: __m256i, b: __m256i) -> __m256i {
+    _mm256_castps_si256(_mm256_add_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b)))
 }
 
 /// `2^x` times what the coefficients were multiplied with, for x in -126 to 0.
@@ -180,40 +193,50 @@ fn exp2_or_zero(x: __m256) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn load(row: &PerRow) -> __m256 {
+pub(super) fn load(row: &PerRow) -> __m256 {
     // SAFETY: a row has the eight lanes of a register.
     unsafe { _mm256_loadu_ps(row.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn store(row: &mut PerRow, x: __m256) {
+pub(super) fn store(row: &mut PerRow, x: __m256) {
     // SAFETY: a row has the eight lanes of a register.
     unsafe { _mm256_storeu_ps(row.as_mut_ptr(), x) }
 }
 
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn largest_lane(x: __m256) -> f32 {
-    let half = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-    let two = _mm_max_ps(half, _mm_movehl_ps(half, half));
-    _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+/// Combines the lanes of each register: lane `r` of the result is that of register `r`. Three steps halve the number of
+/// registers, where each register by itself would take three steps too.
+macro_rules! lanes {
+    ($name:ident, $combine:ident) => {
+        #[inline]
+        #[target_feature(enable = "avx2,fma")]
+        fn $name(x: &[__m256; 8]) -> __m256 {
+            let mut four = [_mm256_setzero_ps(); 4];
+            for (i, four) in four.iter_mut().enumerate() {
+                let (a, b) = (x[2 * i], x[2 * i + 1]);
+                *four = $combine(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            }
+            let mut two = [_mm256_setzero_ps(); 2];
+            for (i, two) in two.iter_mut().enumerate() {
+                let (a, b) = (four[2 * i], four[2 * i + 1]);
+                let low = _mm256_shuffle_ps::<0b01_00_01_00>(a, b);
+                *two = $combine(low, _mm256_shuffle_ps::<0b11_10_11_10>(a, b));
+            }
+            let low = _mm256_permute2f128_ps::<0x20>(two[0], two[1]);
+            $combine(low, _mm256_permute2f128_ps::<0x31>(two[0], two[1]))
+        }
+    };
 }
+
+lanes!(sum_each, _mm256_add_ps);
+lanes!(largest_each, _mm256_max_ps);
+lanes!(sum_integers_each, add_integers);
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn sum_lanes(x: __m256) -> f32 {
-    let half = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-    let two = _mm_add_ps(half, _mm_movehl_ps(half, half));
-    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn sum_integers(x: __m256i) -> i32 {
-    let half = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
-    let two = _mm_add_epi32(half, _mm_shuffle_epi32::<0b01_00_11_10>(half));
-    _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
+fn add_integers(a: __m256, b: __m256) -> __m256 {
+    _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)))
 }
 
 /// The largest score of each of `R` rows.
@@ -222,9 +245,9 @@ fn sum_integers(x: __m256i) -> i32 {
 /// `scores` holds `R` times `KEYS` numbers.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn largest<const R: usize>(scores: &[f32]) -> PerRow {
-    let mut out = [0.0; 8];
-    for (r, out) in out.iter_mut().enumerate().take(R) {
+unsafe fn largest<const R: usize>(scores: &[f32]) -> __m256 {
+    let mut each = [_mm256_setzero_ps(); 8];
+    for (r, each) in each.iter_mut().enumerate().take(R) {
         // SAFETY: inside of row `r`, by the contract.
         unsafe {
             let row = scores.as_ptr().add(r * KEYS);
@@ -232,35 +255,40 @@ unsafe fn largest<const R: usize>(scores: &[f32]) -> PerRow {
             let mut b = _mm256_max_ps(_mm256_loadu_ps(row.add(16)), _mm256_loadu_ps(row.add(24)));
             a = _mm256_max_ps(a, _mm256_max_ps(_mm256_loadu_ps(row.add(32)), _mm256_loadu_ps(row.add(40))));
             b = _mm256_max_ps(b, _mm256_max_ps(_mm256_loadu_ps(row.add(48)), _mm256_loadu_ps(row.add(56))));
-            *out = largest_lane(_mm256_max_ps(a, b));
+            *each = _mm256_max_ps(a, b);
         }
     }
-    out
+    largest_each(&each)
 }
 
-/// The turn of all rows. `largest` becomes what scores are taken relative to; the result is what is added to their
-/// distance from it.
+/// The turn of all rows. Gives what scores are taken relative to, and what is added to their distance from it.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn turn(largest: &mut PerRow, factor: &PerRow, local: bool, state: &mut State, turn: &mut Turn) -> PerRow {
+pub(super) fn turn(
+    largest: __m256,
+    factor: &PerRow,
+    local: bool,
+    state: &mut State,
+    turn: &mut Turn,
+) -> (PerRow, PerRow) {
     let nothing = _mm256_set1_ps(f32::NEG_INFINITY);
-    let scaled = _mm256_mul_ps(load(largest), load(factor));
+    let (mut base, mut offset) = ([0.0; 8], [0.0; 8]);
+    let scaled = _mm256_mul_ps(largest, load(factor));
+    let hidden = _mm256_cmp_ps::<_CMP_EQ_OQ>(scaled, nothing);
+    store(&mut base, _mm256_andnot_ps(hidden, largest));
     let before = load(&state.top);
     let top = _mm256_max_ps(before, scaled);
     store(&mut state.top, top);
     let top = _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_EQ_OQ>(top, nothing), top);
-    let hidden = _mm256_cmp_ps::<_CMP_EQ_OQ>(scaled, nothing);
     let apart = _mm256_andnot_ps(hidden, _mm256_sub_ps(scaled, top));
     store(&mut turn.shrink, exp2_or_zero(_mm256_sub_ps(before, top)));
-    store(largest, _mm256_andnot_ps(hidden, load(largest)));
-    let mut offset = [0.0; 8];
     if local {
         store(&mut turn.weight, _mm256_andnot_ps(hidden, exp2_or_zero(apart)));
     } else {
         store(&mut turn.weight, _mm256_andnot_ps(hidden, _mm256_set1_ps(1.0)));
         store(&mut offset, apart);
     }
-    offset
+    (base, offset)
 }
 
 /// # Safety
@@ -273,22 +301,24 @@ unsafe fn weigh_of<const R: usize, const EXACT: bool>(
     state: &mut State,
     out: &mut [i16],
 ) -> Turn {
-    let mut next = Turn { fits: true, ..Turn::default() };
+    let mut next = Turn::default();
     // SAFETY: the contract is the same.
-    let mut base = unsafe { largest::<R>(scores) };
-    let offset = turn(&mut base, factor, integers.local, state, &mut next);
+    let largest = unsafe { largest::<R>(scores) };
+    let (base, offset) = turn(largest, factor, integers.local, state, &mut next);
     let mut coefficients = [_mm256_setzero_ps(); 5];
     for (c, value) in coefficients.iter_mut().zip(EXP2) {
         *c = _mm256_set1_ps(value * integers.unit);
     }
     let (least, ones) = (_mm256_set1_ps(-30.0), _mm256_set1_epi16(1));
-    let (mut sums, mut exacts) = ([0.0f32; 8], [0.0f32; 8]);
-    for r in 0..R {
+    let (mut sums, mut exacts) = ([_mm256_setzero_ps(); 8], [_mm256_setzero_ps(); 8]);
+    // Bounds that the compiler does not know: unrolled, these loops would need more registers than there are.
+    let (rows, keys) = (out.len() / KEYS, out.len() / R);
+    for r in 0..rows.min(R) {
         let (base, scale) = (_mm256_set1_ps(base[r]), _mm256_set1_ps(factor[r]));
         let offset = _mm256_set1_ps(offset[r]);
         let mut sum = _mm256_setzero_si256();
         let mut exact = _mm256_setzero_ps();
-        for at in (0..KEYS).step_by(SIDE) {
+        for at in (0..keys).step_by(SIDE) {
             let mut codes = [_mm256_setzero_si256(); 2];
             for (v, code) in codes.iter_mut().enumerate() {
                 // SAFETY: inside of row `r`, by the contract.
@@ -305,19 +335,20 @@ unsafe fn weigh_of<const R: usize, const EXACT: bool>(
             // SAFETY: inside of row `r`, by the contract.
             unsafe { _mm256_storeu_si256(out.as_mut_ptr().add(r * KEYS + at).cast(), codes) };
         }
-        let sum = sum_integers(sum);
-        next.fits &= sum <= SUM;
-        sums[r] = sum as f32;
-        if EXACT {
-            exacts[r] = sum_lanes(exact);
-        }
+        sums[r] = _mm256_castsi256_ps(sum);
+        exacts[r] = exact;
     }
+    let sums = _mm256_castps_si256(sum_integers_each(&sums));
+    let many = _mm256_cmpgt_epi32(sums, _mm256_set1_epi32(SUM));
+    next.fits = _mm256_testz_si256(many, many) == 1;
+    // SAFETY: the array has the eight lanes of a register.
+    unsafe { _mm256_storeu_si256(next.sums.as_mut_ptr().cast(), sums) };
     let (shrink, weight) = (load(&next.shrink), load(&next.weight));
     let sum = _mm256_mul_ps(load(&state.sum), shrink);
-    store(&mut state.sum, _mm256_fmadd_ps(load(&sums), weight, sum));
+    store(&mut state.sum, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), weight, sum));
     if EXACT {
         let exact = _mm256_mul_ps(load(&state.exact), shrink);
-        store(&mut state.exact, _mm256_fmadd_ps(load(&exacts), weight, exact));
+        store(&mut state.exact, _mm256_fmadd_ps(sum_each(&exacts), weight, exact));
     }
     next
 }
@@ -333,14 +364,15 @@ unsafe fn weigh_float_of<const R: usize>(
 ) -> Turn {
     let mut next = Turn::default();
     // SAFETY: the contract is the same.
-    let mut base = unsafe { largest::<R>(scores) };
-    let offset = turn(&mut base, factor, false, state, &mut next);
-    let mut sums = [0.0f32; 8];
-    for r in 0..R {
+    let largest = unsafe { largest::<R>(scores) };
+    let (base, offset) = turn(largest, factor, false, state, &mut next);
+    let mut sums = [_mm256_setzero_ps(); 8];
+    let (rows, keys) = (out.len() / KEYS, out.len() / R);
+    for r in 0..rows.min(R) {
         let (base, scale) = (_mm256_set1_ps(base[r]), _mm256_set1_ps(factor[r]));
         let offset = _mm256_set1_ps(offset[r]);
         let mut sum = _mm256_setzero_ps();
-        for at in (0..KEYS).step_by(LANES) {
+        for at in (0..keys).step_by(LANES) {
             // SAFETY: inside of row `r`, by the contract.
             unsafe {
                 let t = _mm256_loadu_ps(scores.as_ptr().add(r * KEYS + at));
@@ -349,10 +381,10 @@ unsafe fn weigh_float_of<const R: usize>(
                 _mm256_storeu_ps(out.as_mut_ptr().add(r * KEYS + at), power);
             }
         }
-        sums[r] = sum_lanes(sum);
+        sums[r] = sum;
     }
     let sum = _mm256_mul_ps(load(&state.sum), load(&next.shrink));
-    store(&mut state.sum, _mm256_add_ps(sum, load(&sums)));
+    store(&mut state.sum, _mm256_add_ps(sum, sum_each(&sums)));
     state.exact = state.sum;
     next
 }
@@ -361,9 +393,10 @@ unsafe fn weigh_float_of<const R: usize>(
 /// `weights` holds `R` times `KEYS` numbers, `values` `KEYS / 2` words for each of the channels that `delta` has, which are
 /// a multiple of `SIDE`, and `out` `R` times these channels.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn values_of<const R: usize>(
+unsafe fn values_of<const R: usize, const FLOATS: bool>(
     weights: &[i16],
     values: &[i32],
+    excess: i32,
     delta: &[f32],
     turn: &Turn,
     out: &mut [f32],
@@ -378,16 +411,23 @@ unsafe fn values_of<const R: usize>(
             // needs no alignment.
             unsafe {
                 let mut pair = weights.as_ptr().cast::<i32>().add(part);
-                for _ in 0..pairs {
-                    let low = _mm256_loadu_si256(words.cast());
-                    let high = _mm256_loadu_si256(words.add(LANES).cast());
-                    for (r, [a, b]) in sums.iter_mut().enumerate() {
-                        let weight = _mm256_set1_epi32(pair.add(r * KEYS / 2).read_unaligned());
-                        *a = _mm256_add_epi32(*a, _mm256_madd_epi16(weight, low));
-                        *b = _mm256_add_epi32(*b, _mm256_madd_epi16(weight, high));
+                for _ in 0..pairs / 2 {
+                    for _ in 0..2 {
+                        let low = _mm256_loadu_si256(words.cast());
+                        let high = _mm256_loadu_si256(words.add(LANES).cast());
+                        for (r, [a, b]) in sums.iter_mut().enumerate() {
+                            let weight = _mm256_set1_epi32(pair.add(r * KEYS / 2).read_unaligned());
+                            if FLOATS {
+                                *a = add_as_floats(*a, _mm256_madd_epi16(weight, low));
+                                *b = add_as_floats(*b, _mm256_madd_epi16(weight, high));
+                            } else {
+                                *a = _mm256_add_epi32(*a, _mm256_madd_epi16(weight, low));
+                                *b = _mm256_add_epi32(*b, _mm256_madd_epi16(weight, high));
+                            }
+                        }
+                        words = words.add(SIDE);
+                        pair = pair.add(1);
                     }
-                    words = words.add(SIDE);
-                    pair = pair.add(1);
                 }
                 for v in 0..2 {
                     let at = first + v * LANES;
@@ -395,7 +435,8 @@ unsafe fn values_of<const R: usize>(
                     for (r, sums) in sums.iter().enumerate() {
                         let to = out.as_mut_ptr().add(r * channels + at);
                         let factor = _mm256_mul_ps(delta, _mm256_set1_ps(turn.weight[r]));
-                        let sum = _mm256_cvtepi32_ps(sums[v]);
+                        let above = _mm256_set1_epi32(excess * turn.sums[r]);
+                        let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums[v], above));
                         _mm256_storeu_ps(to, _mm256_fmadd_ps(sum, factor, _mm256_loadu_ps(to)));
                     }
                 }
@@ -435,5 +476,44 @@ unsafe fn values_float_of<const R: usize>(weights: &[f32], values: &[f32], out: 
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sums as floats have the bits of sums as integers up to the largest codes of the most channels.
+    #[test]
+    fn sums_as_floats_are_exact() {
+        let Some(isa) = Isa::detect(Level::Avx2) else { return };
+        let word = |a: i32, b: i32| (a + RAISE) | (b + RAISE) << 16;
+        for depth in [1, 2, 33, 128] {
+            for (a, b) in [(127, 127), (-127, 127), (127, -127), (-127, -127), (3, -100)] {
+                let q = vec![word(a, a - a.signum()); ROWS * depth];
+                let words: Vec<i32> =
+                    (0..KEYS * depth).map(|i| word(b, b - i as i32 % 3 * b.signum())).collect();
+                let factor: Vec<f32> = (0..KEYS).map(|j| 1.0 + j as f32).collect();
+                let start = vec![if b > 0 { 0 } else { 64 * depth as i32 }; KEYS];
+                let keys = KeyTile { words: &words, start: &start, factor: &factor };
+                let run = |as_floats| {
+                    let mut out = vec![0.0; ROWS * KEYS];
+                    let operand = (Operand::Raised, as_floats);
+                    scores(isa, operand, ROWS, &q, &[1234; 8], keys, None, &mut out);
+                    out.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+                };
+                assert_eq!(run(true), run(false), "{depth} {a} {b}");
+            }
+        }
+        let weights: Vec<i16> =
+            (0..ROWS * KEYS).map(|i| if i % 7 == 0 { i as i16 % 256 } else { 255 }).collect();
+        let values: Vec<i32> = (0..KEYS / 2 * SIDE).map(|i| word(127, 127 - i as i32 % 255)).collect();
+        let turn = Turn { weight: [0.5; 8], fits: true, sums: [77; 8], ..Turn::default() };
+        let run = |as_floats| {
+            let mut out = vec![1.0; ROWS * SIDE];
+            super::values(isa, (true, as_floats), ROWS, &weights, &values, &[0.1; SIDE], &turn, &mut out);
+            out.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+        };
+        assert_eq!(run(true), run(false));
     }
 }

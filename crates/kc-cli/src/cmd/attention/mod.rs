@@ -1,11 +1,12 @@
 //! `kc attention`: exact attention and its cheaper forms.
 
+mod cache;
 mod compare;
 mod exact;
 mod inputs;
 mod sage;
-mod soft;
 mod sea;
+mod soft;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -43,14 +44,27 @@ enum Verb {
     #[command(after_help = "Examples:\n  kc attention sage-plan --scores s.npy --eight 3\n  \
                             kc attention sage-plan --scores s.npy --target 0.95")]
     SagePlan(sage::PlanArgs),
+    /// Store keys and values in few bits for decoding, or append to what is stored
+    #[command(
+        after_help = "Examples:\n  kc attention sage-cache --k k.npy --v v.npy --out c.safetensors\n  \
+                            kc attention sage-cache --append c.safetensors --k k1.npy --v v1.npy --out c.safetensors"
+    )]
+    SageCache(cache::CacheArgs),
+    /// Attention of the newest tokens over stored keys and values
+    #[command(
+        after_help = "Example:\n  kc attention sage-decode --cache c.safetensors --q q.npy --out o.npy --causal"
+    )]
+    SageDecode(cache::DecodeArgs),
     /// Print how far one result is from another: cosine, relative L1 difference, root mean square
     #[command(after_help = "Example:\n  kc attention compare --a out.npy --b exact.npy")]
     Compare(compare::Args),
     /// Attend without softmax, through landmarks of a Gaussian kernel: linear in the number of tokens
-    #[command(after_help = "Examples:\n  kc attention soft --q q.npy --v v.npy --grid 28x28 --ratio 4 \\\n    \
+    #[command(
+        after_help = "Examples:\n  kc attention soft --q q.npy --v v.npy --grid 28x28 --ratio 4 \\\n    \
                       --landmark conv --conv-w w.npy --ln-g g.npy --ln-b b.npy --out x.npy\n  \
                       kc attention soft --q q.npy --v v.npy --grid 28x28 --ratio 4 --landmark avgpool \\\n    \
-                      --dx dx.npy --grad-dir grads --out x.npy --report r.json")]
+                      --dx dx.npy --grad-dir grads --out x.npy --report r.json"
+    )]
     Soft(Box<soft::Args>),
     /// Attend through the whole Gaussian kernel, which soft approximates: quadratic in the number of tokens
     #[command(after_help = "Example:\n  kc attention soft-exact --q q.npy --v v.npy --out x.npy")]
@@ -91,6 +105,8 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
         Verb::Sage(args) => sage::run(args),
         Verb::SageQuantize(args) => sage::quantize(args),
         Verb::SagePlan(args) => sage::plan(args),
+        Verb::SageCache(args) => cache::store(args),
+        Verb::SageDecode(args) => cache::decode(args),
         Verb::Compare(args) => compare::run(args),
         Verb::Soft(args) => soft::run(args, ctx),
         Verb::SoftExact(args) => soft::run_exact(args),
