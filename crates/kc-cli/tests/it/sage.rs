@@ -102,7 +102,8 @@ fn layouts_masks_and_packed_sequences() {
     let keep: Vec<u8> = (0..n * nk).map(|at| u8::from(at % nk <= at / nk + nk - n)).collect();
     write("m.npy", Tensor::from_slice([n, nk], &keep).expect("memory").into_any());
     let masked: Tensor<f32, 4> = sage("", &["--mask", "m.npy"]).to_tensor("o").expect("rank 4");
-    assert_eq!(masked.as_slice(), plain.as_slice());
+    // A tile without hidden keys adds no mask: the last bit of a score may differ.
+    assert_close(masked.as_slice(), plain.as_slice(), Tol::abs(1e-3));
     for (name, tokens) in [("cq.npy", n), ("ck.npy", nk)] {
         write(name, Tensor::from_slice([2], &[0i64, tokens as i64]).expect("memory").into_any());
     }

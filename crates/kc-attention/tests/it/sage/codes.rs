@@ -40,3 +40,14 @@ fn codes_scales_and_means_are_those_of_the_fixtures() {
         }
     });
 }
+
+#[test]
+fn e4m3_codes_are_those_of_the_fixture() {
+    let input: Tensor<f32, 1> = golden_tensor("sage_attention2/e4m3/input.npy");
+    let code: Tensor<u8, 1> = golden_tensor("sage_attention2/e4m3/code.npy");
+    let value: Tensor<f32, 1> = golden_tensor("sage_attention2/e4m3/value.npy");
+    for ((x, code), value) in input.as_slice().iter().zip(code.as_slice()).zip(value.as_slice()) {
+        assert_eq!(kc_quant::fp8::encode(*x), *code, "{x}");
+        assert_eq!(kc_quant::fp8::decode(*code), *value, "{x}");
+    }
+}

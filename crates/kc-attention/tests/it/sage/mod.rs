@@ -3,6 +3,7 @@
 mod cache;
 mod codes;
 mod golden;
+mod plan;
 mod properties;
 
 use kc_attention::sage::{Granularity, PvMode, QkBits, SageConfig};
