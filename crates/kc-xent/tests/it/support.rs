@@ -60,8 +60,8 @@ pub(crate) fn zipf(n: usize, v: usize, d: usize, seed: u64) -> Case {
         let word = place[rank.unwrap_or(v - 1)];
         case.targets[i] = word as i64;
         for k in 0..d {
-            let noise = rng.normal() as f32 / (d as f32).sqrt();
-            case.e.as_mut_slice()[i * d + k] = 8.0 / d as f32 * case.c.as_slice()[word * d + k] + noise;
+            let noise = 0.3 * rng.normal() as f32 / (d as f32).sqrt();
+            case.e.as_mut_slice()[i * d + k] = 10.0 / d as f32 * case.c.as_slice()[word * d + k] + noise;
         }
     }
     case

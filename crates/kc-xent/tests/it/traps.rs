@@ -41,17 +41,17 @@ fn the_key_is_tested_before_scaling() {
 
 #[test]
 fn what_is_left_out_is_small() {
-    let case = zipf(300, 2000, 32, 1);
-    let (eps, n) = (1e-3, 300.0);
+    let case = zipf(300, 2000, 64, 1);
+    let eps = 1e-3;
     let exact = grads(&case.input(), &XentConfig { filter: Filter::None, ..XentConfig::default() });
     let config = XentConfig { filter: Filter::Value(eps), ..XentConfig::default() };
     let (_, fused) = linear_cross_entropy_with_grad(&case.input(), Seeds::default(), Need::default(), &config).expect("both");
     let exact = exact.dbias.expect("dbias");
     for found in [grads(&case.input(), &config), fused] {
         assert!(found.blocks_kept < found.blocks_total);
-        // Each of n entries of a word loses less than eps / n.
+        // Each of n entries of a word loses less than eps / n, all of them less than eps.
         for (got, want) in found.dbias.expect("dbias").as_slice().iter().zip(exact.as_slice()) {
-            assert!(f64::from((got - want).abs()) <= eps / n * n + 1e-6, "{got} {want}");
+            assert!(f64::from((got - want).abs()) <= eps + 1e-6, "{got} {want}");
         }
         assert!(found.dc.is_some());
     }
@@ -59,12 +59,12 @@ fn what_is_left_out_is_small() {
 
 #[test]
 fn sorting_changes_blocks_and_not_exact_gradients() {
-    let case = zipf(256, 3000, 32, 2);
+    let case = zipf(256, 3000, 64, 2);
     let filter = |filter, sort_vocab| XentConfig { filter, sort_vocab, ..XentConfig::default() };
     let exact = grads(&case.input(), &filter(Filter::None, true)).dc.expect("dc");
     assert!(exact == grads(&case.input(), &filter(Filter::None, false)).dc.expect("dc"));
-    let sorted = grads(&case.input(), &filter(Filter::Value(2e-4), true));
-    let unsorted = grads(&case.input(), &filter(Filter::Value(2e-4), false));
+    let sorted = grads(&case.input(), &filter(Filter::Value(1e-3), true));
+    let unsorted = grads(&case.input(), &filter(Filter::Value(1e-3), false));
     assert!(sorted.blocks_kept < unsorted.blocks_kept, "{} {}", sorted.blocks_kept, unsorted.blocks_kept);
     assert!(relative_error(sorted.dc.expect("dc").as_slice(), exact.as_slice()) < 5e-3);
     // With nothing below the threshold the order only moves work: the same sums, word by word.
@@ -75,8 +75,8 @@ fn sorting_changes_blocks_and_not_exact_gradients() {
 
 #[test]
 fn an_order_serves_again() {
-    let case = zipf(256, 3000, 32, 3);
-    let config = XentConfig { filter: Filter::Value(2e-4), ..XentConfig::default() };
+    let case = zipf(256, 3000, 64, 3);
+    let config = XentConfig { filter: Filter::Value(1e-3), ..XentConfig::default() };
     let forward = linear_cross_entropy(&case.input(), &config).expect("a loss");
     let order = VocabOrder::by_logits(forward.logit_avg.as_ref().expect("means"));
     let mut bare = forward.clone();
@@ -94,7 +94,7 @@ fn an_order_serves_again() {
 
 #[test]
 fn presets_filter_what_they_say() {
-    let case = zipf(256, 3000, 32, 4);
+    let case = zipf(256, 3000, 64, 4);
     let of = |preset| XentConfig { filter: Filter::Value(1e-3), ..XentConfig::default() }.with_preset(preset);
     let exact = grads(&case.input(), &of(Preset::CceExact));
     for (preset, e, c) in [(Preset::Cce, false, false), (Preset::FullC, false, true), (Preset::FullE, true, false)] {
