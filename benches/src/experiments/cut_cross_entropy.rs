@@ -48,7 +48,10 @@ impl Head {
         for (i, target) in head.targets.iter_mut().enumerate() {
             let word = words.draw(rng);
             *target = word as i64;
-            let (e, c) = (&mut head.e.as_mut_slice()[i * d..(i + 1) * d], &head.c.as_slice()[word * d..(word + 1) * d]);
+            let (e, c) = (
+                &mut head.e.as_mut_slice()[i * d..(i + 1) * d],
+                &head.c.as_slice()[word * d..(word + 1) * d],
+            );
             for (e, c) in e.iter_mut().zip(c) {
                 *e = 8.0 / d as f32 * c + *e / 4.0;
             }
@@ -167,7 +170,11 @@ fn memory(ctx: &mut Ctx) -> anyhow::Result<()> {
     ctx.claim(Claim {
         statement: "memory beyond inputs and gradients stays below 8 MiB".into(),
         paper: "24 GB to 1 MB (Gemma 2 2B, 8192 tokens, 256k words)".into(),
-        here: if known { format!("{largest:.1} MiB at most, {small} of {asked} cases").into() } else { "-".into() },
+        here: if known {
+            format!("{largest:.1} MiB at most, {small} of {asked} cases").into()
+        } else {
+            "-".into()
+        },
         unit: "",
         verdict: if known { Verdict::of_cases(small, asked) } else { Verdict::not_run("Linux's /proc") },
         setup: format!("f32, D = {d}, forward and both passes, resident memory of the process"),
@@ -231,7 +238,9 @@ fn times(ctx: &mut Ctx) -> anyhow::Result<()> {
                     Some(ratio) => Verdict::at_least(ratio, goal, 1.0),
                     None => Verdict::not_run("torch: --peers"),
                 },
-                setup: format!("f32, {n} tokens, {v} words, D = {d}, {threads} threads, against torch's cross_entropy"),
+                setup: format!(
+                    "f32, {n} tokens, {v} words, D = {d}, {threads} threads, against torch's cross_entropy"
+                ),
             });
         }
     }
@@ -253,14 +262,21 @@ fn saving(ctx: &mut Ctx) -> anyhow::Result<()> {
     for (name, config) in [("exact", exact()), ("filtered", filtered())] {
         let mut kept = 0.0;
         let apart = ctx.time(1, || {
-            let found =
-                linear_cross_entropy_backward(&forward, &input, None, Seeds::default(), Need::default(), &config);
+            let found = linear_cross_entropy_backward(
+                &forward,
+                &input,
+                None,
+                Seeds::default(),
+                Need::default(),
+                &config,
+            );
             if let Ok(found) = black_box(found) {
                 kept = found.blocks_kept as f64 / found.blocks_total as f64;
             }
         })?;
         let both = ctx.time(1, || {
-            black_box(linear_cross_entropy_with_grad(&input, Seeds::default(), Need::default(), &config)).ok();
+            black_box(linear_cross_entropy_with_grad(&input, Seeds::default(), Need::default(), &config))
+                .ok();
         })?;
         table.row([name.into(), apart.min.into(), kept.into(), both.min.into()]);
         figures.push(apart.min);
@@ -273,7 +289,9 @@ fn saving(ctx: &mut Ctx) -> anyhow::Result<()> {
         here: ratio.into(),
         unit: "x",
         verdict: Verdict::at_most(ratio, 0.75, 0.95),
-        setup: format!("{n} tokens, {v} words in Zipf frequencies, eps 2^-12, blocks of 128 x 128, one thread, minima"),
+        setup: format!(
+            "{n} tokens, {v} words in Zipf frequencies, eps 2^-12, blocks of 128 x 128, one thread, minima"
+        ),
     });
     Ok(())
 }
@@ -341,7 +359,8 @@ impl Model {
             out.iter_mut().for_each(|x| *x *= scale);
             out
         };
-        let (words, hidden, head) = (draw(v * d, 0.5), draw(d * d, 1.0 / (d as f32).sqrt()), draw(v * d, 0.1));
+        let (words, hidden, head) =
+            (draw(v * d, 0.5), draw(d * d, 1.0 / (d as f32).sqrt()), draw(v * d, 0.1));
         let optimisers = [v * d, d * d, v * d].map(|len| Adam::new(len, 0.01));
         Self { words, hidden, head, optimisers, d }
     }
@@ -359,7 +378,8 @@ impl Model {
         let targets: Vec<i64> = text[2..].iter().map(|&w| w as i64).collect();
         let head = TensorView::from_slice([v, d], &self.head)?;
         let input = XentInput::new(e.view(), head, TensorView::from_slice([n], &targets)?)?;
-        let (forward, grads) = linear_cross_entropy_with_grad(&input, Seeds::default(), Need::default(), config)?;
+        let (forward, grads) =
+            linear_cross_entropy_with_grad(&input, Seeds::default(), Need::default(), config)?;
         let (de, dc) = (grads.de.context("a gradient")?, grads.dc.context("a gradient")?);
         let mut pre = de;
         for (g, y) in pre.as_mut_slice().iter_mut().zip(e.as_slice()) {
@@ -419,13 +439,15 @@ fn training(ctx: &mut Ctx) -> anyhow::Result<()> {
     let apart = (filtered / exact - 1.0).abs();
     let learnt = exact < 0.9 * first;
     ctx.claim(Claim {
-        statement: "a language model ends within 0.5 % of the same loss with filtered gradients (full_c)".into(),
+        statement: "a language model ends within 0.5 % of the same loss with filtered gradients (full_c)"
+            .into(),
         paper: "the same convergence".into(),
         here: format!("{exact:.4} exact, {filtered:.4} filtered, {first:.2} at first").into(),
         unit: "",
         verdict: Verdict::at_most(if learnt { apart } else { f64::INFINITY }, 5e-3, 2e-2),
         setup: format!(
-            "{v} words in Zipf frequencies, D = {d}, {steps} steps of {batch} tokens, mean of the last {}", steps / 10
+            "{v} words in Zipf frequencies, D = {d}, {steps} steps of {batch} tokens, mean of the last {}",
+            steps / 10
         ),
     });
     Ok(())

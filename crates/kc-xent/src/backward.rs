@@ -44,7 +44,9 @@ impl<S: Float> XentGrads<S> {
     /// # Errors
     /// `TooLarge` if there is no memory.
     pub fn cast<T: Float>(&self) -> Result<XentGrads<T>> {
-        fn cast<S: Float, T: Float, const N: usize>(from: &Option<Tensor<S, N>>) -> Result<Option<Tensor<T, N>>> {
+        fn cast<S: Float, T: Float, const N: usize>(
+            from: &Option<Tensor<S, N>>,
+        ) -> Result<Option<Tensor<T, N>>> {
             let Some(from) = from else { return Ok(None) };
             let mut to = Tensor::zeros(from.shape())?;
             for (to, x) in to.as_mut_slice().iter_mut().zip(from.as_slice()) {
@@ -109,7 +111,11 @@ impl<'a> Seeding<'a> {
             }
         }
         if matches!(seeds.loss, Upstream::PerToken(_)) && config.reduction != Reduction::None {
-            return Err(Error::argument("grad_out", "one number for a loss that is one number", "one per token"));
+            return Err(Error::argument(
+                "grad_out",
+                "one number for a loss that is one number",
+                "one per token",
+            ));
         }
         let mean = config.reduction == Reduction::Mean;
         let share = if mean { 1.0 / total_weight } else { 1.0 };
@@ -238,7 +244,8 @@ impl<T: Embedding> Pass<'_, '_, T> {
         let (v, d, r, chunk) = (self.input.vocabulary(), self.input.dim(), panel.r, self.chunk);
         let group = if stored { v } else { group_words(logits.len(), r, chunk) };
         let strip = panel.width * r;
-        let mut de = AlignedBuf::zeroed(if grads.de.is_some() { d.div_ceil(panel.width) * strip } else { 0 })?;
+        let mut de =
+            AlignedBuf::zeroed(if grads.de.is_some() { d.div_ceil(panel.width) * strip } else { 0 })?;
         for first in (0..v).step_by(group) {
             let words = first..v.min(first + group);
             let count = words.len().div_ceil(chunk);
@@ -288,7 +295,9 @@ impl<T: Embedding> Pass<'_, '_, T> {
             Words::Range(range) => panel.targets_in(range.clone()).collect(),
             Words::Listed(list) => {
                 let places = list.iter().enumerate();
-                places.flat_map(|(j, &w)| panel.targets_in(w as usize..w as usize + 1).map(move |t| (j, t.1))).collect()
+                places
+                    .flat_map(|(j, &w)| panel.targets_in(w as usize..w as usize + 1).map(move |t| (j, t.1)))
+                    .collect()
             }
         };
         self.filtering.choose(panel.isa, z, r, terms, &targets, kept);
@@ -400,7 +409,10 @@ pub(crate) fn group_len<S>(v: usize, r: usize, chunk: usize) -> usize {
 }
 
 /// Gradients of a shard that starts at word `start`, from log-sum-exps of all places.
-#[expect(clippy::too_many_arguments, reason = "the one place where all that a backward pass depends on meets")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the one place where all that a backward pass depends on meets"
+)]
 pub(crate) fn run<T: Embedding>(
     input: &XentInput<'_, T>,
     config: &XentConfig,

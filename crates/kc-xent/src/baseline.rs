@@ -2,7 +2,7 @@
 
 use kc_core::math::Real as _;
 use kc_core::{Float, Result, Tensor, math};
-use kc_gemm::{gemm_into_with, Operand};
+use kc_gemm::{Operand, gemm_into_with};
 
 use crate::backward::{Seed, Seeding, Terms, XentGrads};
 use crate::config::{Need, Seeds, XentConfig};
@@ -60,7 +60,9 @@ where
     let seeding = Seeding::new(config, seeds, n, total_weight, shape[0] * shape[1])?;
     let mut grads = XentGrads::zeros(input, need)?;
     (grads.blocks_kept, grads.blocks_total) = (1, 1);
-    for ((row, token), (stats, &word)) in logits.as_mut_slice().chunks_mut(v).zip(&tokens).zip(stats.iter().zip(&words)) {
+    for ((row, token), (stats, &word)) in
+        logits.as_mut_slice().chunks_mut(v).zip(&tokens).zip(stats.iter().zip(&words))
+    {
         let seed: Seed = seeding.of(token, stats.lse);
         let terms = Terms::<T::Sum>::new(config, v, &[word], &[stats.lse], &[seed], 1);
         for (j, z) in row.iter_mut().enumerate() {

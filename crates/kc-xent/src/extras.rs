@@ -27,7 +27,8 @@ pub fn top_k<T: Embedding>(
     let mut words = Tensor::zeros([rows, k])?;
     let mut logits = Tensor::zeros([rows, k])?;
     let size = forward::forward_tokens(rows);
-    let groups = words.as_mut_slice().par_chunks_mut(size * k).zip(logits.as_mut_slice().par_chunks_mut(size * k));
+    let groups =
+        words.as_mut_slice().par_chunks_mut(size * k).zip(logits.as_mut_slice().par_chunks_mut(size * k));
     groups.enumerate().try_for_each(|(g, (words, logits))| {
         let token = |i: usize| Token { row: (g * size + i) as u32, at: 0, target: ELSEWHERE };
         let tokens: Vec<Token> = (0..words.len() / k).map(token).collect();

@@ -90,12 +90,8 @@ pub(crate) fn scan<T: Embedding>(
         let first = s * span;
         Span { input, config, start, panel }.run(first..v.min(first + span), kept.as_deref_mut(), average)
     };
-    let parts: Vec<Part<T::Sum>> = kept
-        .par_iter_mut()
-        .zip(average.par_iter_mut())
-        .enumerate()
-        .map(task)
-        .collect::<Result<_>>()?;
+    let parts: Vec<Part<T::Sum>> =
+        kept.par_iter_mut().zip(average.par_iter_mut()).enumerate().map(task).collect::<Result<_>>()?;
     let mut out = vec![Stats::default(); r];
     for (i, out) in out.iter_mut().enumerate() {
         let top = parts.iter().fold(f64::NEG_INFINITY, |top, part| top.max(part.max[i].to_f64()));
@@ -235,7 +231,8 @@ pub(crate) fn finish(
         Reduction::Sum => Loss::Scalar(total),
         Reduction::None => Loss::PerToken(losses),
     };
-    let z_loss = config.z_loss * if config.reduction == Reduction::Mean && n > 0 { squares / n as f64 } else { squares };
+    let z_loss = config.z_loss
+        * if config.reduction == Reduction::Mean && n > 0 { squares / n as f64 } else { squares };
     let logit_avg = sums.map(|sums| sums.iter().map(|sum| (sum / n.max(1) as f64) as f32).collect());
     Ok(XentForward {
         loss,

@@ -2,7 +2,10 @@
 //!
 //! A tile takes its rows by pointer, so rows of C are multiplied where they lie, in any order.
 
-#![expect(unsafe_code, reason = "register tiles and vector passes through pointers, behind functions that check lengths")]
+#![expect(
+    unsafe_code,
+    reason = "register tiles and vector passes through pointers, behind functions that check lengths"
+)]
 
 use std::arch::x86_64::*;
 
@@ -273,13 +276,7 @@ macro_rules! level {
             }
 
             #[target_feature(enable = $features)]
-            pub(super) fn grad_e(
-                g: &[f32],
-                r: usize,
-                c: &[f32],
-                de: &mut [f32],
-                soon: &[&[f32]],
-            ) {
+            pub(super) fn grad_e(g: &[f32], r: usize, c: &[f32], de: &mut [f32], soon: &[&[f32]]) {
                 let k = c.len() / NR;
                 // A few lines per tile: more at once would wait for each other.
                 let lines = |piece: &&[f32]| piece.len().div_ceil(LINE);
@@ -368,7 +365,10 @@ macro_rules! level {
             pub(super) fn gradient(row: &mut [f32], terms: &RowTerms<'_, f32>) -> f32 {
                 let r = row.len();
                 assert!(r % LANES == 0, "whole panels");
-                assert!(terms.hi.len() == r && terms.lo.len() == r && terms.scale.len() == r, "a term per token");
+                assert!(
+                    terms.hi.len() == r && terms.lo.len() == r && terms.scale.len() == r,
+                    "a term per token"
+                );
                 let (spread, weight) = terms.spread.unwrap_or((terms.hi, 0.0));
                 assert!(spread.len() == r, "a term per token");
                 let mut total = $zero();
@@ -376,7 +376,8 @@ macro_rules! level {
                     // SAFETY: all slices hold r elements, a multiple of LANES.
                     unsafe {
                         let z = $load(row.as_ptr().add(i));
-                        let x = $sub($sub(z, $load(terms.hi.as_ptr().add(i))), $load(terms.lo.as_ptr().add(i)));
+                        let x =
+                            $sub($sub(z, $load(terms.hi.as_ptr().add(i))), $load(terms.lo.as_ptr().add(i)));
                         let mut g = $mul(exp(x), $load(terms.scale.as_ptr().add(i)));
                         if terms.spread.is_some() {
                             g = $sub(g, $mul($set(weight), $load(spread.as_ptr().add(i))));

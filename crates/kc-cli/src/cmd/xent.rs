@@ -403,14 +403,16 @@ impl Job for Solve<'_> {
         let (args, files) = (self.args, self.files);
         let config = self.config()?;
         let places = files.places(args.aims.shift.min(files.shape[1]));
-        let grad_out = args.grad_out.as_ref().map(|file| upstream(file, &places, config.reduction)).transpose()?;
+        let grad_out =
+            args.grad_out.as_ref().map(|file| upstream(file, &places, config.reduction)).transpose()?;
         let loss = match &grad_out {
             None => Upstream::Scalar(1.0),
             Some(values) if config.reduction == Reduction::None => Upstream::PerToken(values),
             Some(values) => Upstream::Scalar(f64::from(values[0])),
         };
         let seeds = Seeds { loss, lse: None };
-        let need = Need { e: args.out_de.is_some(), c: args.out_dc.is_some(), bias: args.out_dbias.is_some() };
+        let need =
+            Need { e: args.out_de.is_some(), c: args.out_dc.is_some(), bias: args.out_dbias.is_some() };
         let wanted = need.e || need.c || need.bias;
         let mut answer = Answer::new();
         let (forward, grads, seconds, extra) = files.with::<T, _>(|input| {
@@ -490,13 +492,15 @@ impl Files {
 fn extra<T: Embedding>(before: Option<(u64, u64)>, need: Need, input: &XentInput<'_, T>) -> Option<u64> {
     let ((resident, _), (_, peak)) = (before?, memory()?);
     let ([b, t], v, d) = (input.tokens(), input.vocabulary(), input.dim());
-    let elements = if need.e { b * t * d } else { 0 } + if need.c { v * d } else { 0 } + if need.bias { v } else { 0 };
+    let elements =
+        if need.e { b * t * d } else { 0 } + if need.c { v * d } else { 0 } + if need.bias { v } else { 0 };
     Some(peak.saturating_sub(resident).saturating_sub((elements * size_of::<T::Sum>()) as u64))
 }
 
 fn upstream(file: &str, places: &[usize], reduction: Reduction) -> Result<Vec<f32>> {
     let tensor = input::any("--grad-out", file)?;
-    let flat = AnyTensor::new(tensor.dtype(), vec![tensor.len()], Bytes::from_owner(tensor.bytes().to_vec()))?;
+    let flat =
+        AnyTensor::new(tensor.dtype(), vec![tensor.len()], Bytes::from_owner(tensor.bytes().to_vec()))?;
     let values = flat.to_f32::<1>("--grad-out").context("--grad-out")?.into_vec();
     let single = reduction != Reduction::None;
     if (single && values.len() != 1) || (!single && tensor.shape() != places) {

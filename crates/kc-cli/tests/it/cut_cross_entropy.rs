@@ -14,7 +14,8 @@ fn path(case: &str, what: &str) -> String {
 
 fn numbers(file: impl AsRef<Path>) -> (Vec<usize>, Vec<f64>) {
     let any = kc_io::read(file.as_ref()).expect("a file");
-    let flat = AnyTensor::new(any.dtype(), vec![any.len()], Bytes::from_owner(any.bytes().to_vec())).expect("flat");
+    let flat =
+        AnyTensor::new(any.dtype(), vec![any.len()], Bytes::from_owner(any.bytes().to_vec())).expect("flat");
     (any.shape().to_vec(), flat.to_f64::<1>("file").expect("numbers").into_vec())
 }
 
@@ -89,7 +90,10 @@ fn filtered_blocks() {
     let report = run(dir, "filter", &["--filter-eps", &eps]);
     assert_eq!(report["kept"], known["kept_sorted"]);
     assert_eq!((&report["blocks_kept"], &report["blocks_total"]), (&80.into(), &96.into()));
-    assert!((report["loss"].as_f64().expect("a loss") / known["loss"].as_f64().expect("a loss") - 1.0).abs() < 1e-6);
+    assert!(
+        (report["loss"].as_f64().expect("a loss") / known["loss"].as_f64().expect("a loss") - 1.0).abs()
+            < 1e-6
+    );
     let (filtered, lost) = (numbers(dir.join("de.npy")).1, numbers(dir.join("dc.npy")).1);
     assert!(relative_error(&filtered, &numbers(path("filter", "de_filtered")).1) < 1e-5);
     let lost = relative_error(&lost, &numbers(path("filter", "dc_exact")).1);
@@ -128,7 +132,10 @@ fn half_precision_in_and_out() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path();
     let half = |what: &str| {
-        let any = kc_io::read(path("mean_plain", what)).expect("a file").to_f32::<2>(what.to_owned()).expect("numbers");
+        let any = kc_io::read(path("mean_plain", what))
+            .expect("a file")
+            .to_f32::<2>(what.to_owned())
+            .expect("numbers");
         let mut out = Tensor::<bf16, 2>::zeros(any.shape()).expect("a tensor");
         out.as_mut_slice().iter_mut().zip(any.as_slice()).for_each(|(o, &x)| *o = bf16::from_f32(x));
         kc_io::write(dir.join(format!("{what}.safetensors")), &out.into_any()).expect("written");
@@ -137,13 +144,16 @@ fn half_precision_in_and_out() {
     half("c");
     let t = path("mean_plain", "targets");
     let base = ["xent", "loss", "--e", "e.safetensors", "--c", "c.safetensors", "--targets", &t];
-    let outs = ["--filter-eps", "none", "--grad-dtype", "bf16", "--out-dc", "dc.safetensors", "--report", "r.json"];
+    let outs =
+        ["--filter-eps", "none", "--grad-dtype", "bf16", "--out-dc", "dc.safetensors", "--report", "r.json"];
     let report = kc_json(dir, &[&base[..], &outs].concat(), "r.json");
     let want = numbers(path("mean_plain", "loss")).1[0];
     assert!((report["loss"].as_f64().expect("a loss") / want - 1.0).abs() < 1e-2);
     let dc = kc_io::read(dir.join("dc.safetensors")).expect("a file");
     assert_eq!(dc.dtype(), kc_core::DType::BF16);
-    assert!(relative_error(&numbers(dir.join("dc.safetensors")).1, &numbers(path("mean_plain", "dc")).1) < 2e-2);
+    assert!(
+        relative_error(&numbers(dir.join("dc.safetensors")).1, &numbers(path("mean_plain", "dc")).1) < 2e-2
+    );
 }
 
 #[test]
@@ -200,5 +210,10 @@ fn bad_input_is_one_line() {
     kc_fails(folder.path(), &base, 1, "--targets: expected");
     let base = ["xent", "loss", "--e", &e, "--c", &path("filter", "c"), "--targets", &t];
     kc_fails(folder.path(), &base, 1, "c: expected [V,");
-    kc_fails(folder.path(), &["xent", "topk", "--e", &e, "--c", &c, "--k", "0", "--out", "i.npy"], 1, "k: expected 1");
+    kc_fails(
+        folder.path(),
+        &["xent", "topk", "--e", &e, "--c", &c, "--k", "0", "--out", "i.npy"],
+        1,
+        "k: expected 1",
+    );
 }

@@ -30,7 +30,10 @@ fn shapes() {
     let flat = Tensor::<f32, 2>::zeros([6, 0]).expect("no columns");
     assert!(matches!(XentInput::new(flat.view(), flat.view(), six), Err(Error::Empty { .. })));
     let weights = Some(vec![1.0; 9]);
-    assert!(is_shape(linear_cross_entropy(&case.input(), &XentConfig { class_weights: weights, ..XentConfig::default() }), "class_weights"));
+    assert!(is_shape(
+        linear_cross_entropy(&case.input(), &XentConfig { class_weights: weights, ..XentConfig::default() }),
+        "class_weights"
+    ));
 }
 
 #[test]
@@ -65,7 +68,9 @@ fn targets() {
     for bad in [10, -1, i64::MAX, i64::MIN] {
         case.targets[4] = bad;
         let found = linear_cross_entropy(&case.input(), &XentConfig::default());
-        assert!(matches!(found, Err(Error::Argument { arg, got, .. }) if arg == "targets" && got == format!("{bad} at 4")));
+        assert!(
+            matches!(found, Err(Error::Argument { arg, got, .. }) if arg == "targets" && got == format!("{bad} at 4"))
+        );
     }
     case.targets[4] = -1;
     let config = XentConfig { ignore_index: -1, ..XentConfig::default() };

@@ -3,8 +3,9 @@
 use kc_core::Tensor;
 use kc_testing::{Tol, assert_close, each_isa, relative_error};
 use kc_xent::{
-    Filter, Need, Reduction, Seeds, XentConfig, accuracy, linear_cross_entropy, linear_cross_entropy_with_grad, nll_of,
-    partition, perplexity, shard_backward, shard_forward, shard_merge, top_k, z_loss,
+    Filter, Need, Reduction, Seeds, XentConfig, accuracy, linear_cross_entropy,
+    linear_cross_entropy_with_grad, nll_of, partition, perplexity, shard_backward, shard_forward,
+    shard_merge, top_k, z_loss,
 };
 
 use crate::support::{Case, input};
@@ -13,7 +14,8 @@ use crate::support::{Case, input};
 fn shards_add_up() {
     let case = Case::new(50, 203, 20, 1);
     let weights: Vec<f32> = (0..203).map(|j| 0.5 + (j % 3) as f32).collect();
-    for (label_smoothing, class_weights) in [(0.0, None), (0.1, Some(weights.clone())), (0.0, Some(weights))] {
+    for (label_smoothing, class_weights) in [(0.0, None), (0.1, Some(weights.clone())), (0.0, Some(weights))]
+    {
         let config = XentConfig {
             filter: Filter::None,
             label_smoothing,
@@ -24,9 +26,11 @@ fn shards_add_up() {
             ..XentConfig::default()
         };
         let (whole, want) =
-            linear_cross_entropy_with_grad(&case.input(), Seeds::default(), Need::default(), &config).expect("whole");
+            linear_cross_entropy_with_grad(&case.input(), Seeds::default(), Need::default(), &config)
+                .expect("whole");
         for world in [1, 3, 7] {
-            let words: Vec<_> = (0..world).map(|rank| partition(203, rank, world).expect("a shard")).collect();
+            let words: Vec<_> =
+                (0..world).map(|rank| partition(203, rank, world).expect("a shard")).collect();
             assert_eq!(words.iter().map(ExactSizeIterator::len).sum::<usize>(), 203);
             let part = |rank: usize| {
                 let c = case.c.view().slice(0, words[rank].clone()).expect("rows");
@@ -63,7 +67,11 @@ fn the_largest_logits() {
         for i in 0..110 {
             let row = case.e.view().row(i).to_vec();
             let logit = |j: usize| {
-                let dot: f64 = row.iter().zip(case.c.view().row(j).to_vec()).map(|(x, y)| f64::from(*x) * f64::from(y)).sum();
+                let dot: f64 = row
+                    .iter()
+                    .zip(case.c.view().row(j).to_vec())
+                    .map(|(x, y)| f64::from(*x) * f64::from(y))
+                    .sum();
                 dot + f64::from(case.bias[j])
             };
             let mut order: Vec<usize> = (0..300).collect();

@@ -80,8 +80,13 @@ impl Golden {
     }
 
     fn numbers(&self, what: &str) -> Vec<f64> {
-        let any = kc_io::read(golden(&format!("cut_cross_entropy/{}/{what}.npy", self.name))).expect("a file");
-        let flat = kc_core::AnyTensor::new(any.dtype(), vec![any.len()], kc_core::Bytes::from_owner(any.bytes().to_vec()));
+        let any =
+            kc_io::read(golden(&format!("cut_cross_entropy/{}/{what}.npy", self.name))).expect("a file");
+        let flat = kc_core::AnyTensor::new(
+            any.dtype(),
+            vec![any.len()],
+            kc_core::Bytes::from_owner(any.bytes().to_vec()),
+        );
         flat.and_then(|flat| flat.to_f64::<1>(what.to_owned())).expect("numbers").into_vec()
     }
 }
@@ -120,7 +125,8 @@ fn the_definition_gives_the_golden_figures() {
     for case in CASES.map(Golden::load) {
         let ones = vec![1.0];
         let grad_out = case.grad_out.as_ref().map_or(ones, |g| g.iter().map(|&g| f64::from(g)).collect());
-        let found = reference::linear_cross_entropy(&case.input(), &case.config, &grad_out, &[]).expect("a loss");
+        let found =
+            reference::linear_cross_entropy(&case.input(), &case.config, &grad_out, &[]).expect("a loss");
         let want = case.numbers("loss");
         if want.len() == 1 {
             assert_close(&[found.loss], &want, Tol::rel(1e-7));
@@ -144,8 +150,9 @@ fn every_case_at_every_level() {
             case.config.isa = isa;
             let (input, need) = (case.input(), Need::default());
             let forward = linear_cross_entropy(&input, &case.config).expect("a loss");
-            let grads = linear_cross_entropy_backward(&forward, &input, None, case.seeds(), need, &case.config)
-                .expect("gradients");
+            let grads =
+                linear_cross_entropy_backward(&forward, &input, None, case.seeds(), need, &case.config)
+                    .expect("gradients");
             check(&case, &forward, &grads, 1e-5);
             let (again, fused) =
                 linear_cross_entropy_with_grad(&input, case.seeds(), need, &case.config).expect("both");
@@ -190,7 +197,8 @@ fn the_filter_skips_the_golden_blocks() {
         assert!((lost / number("dc_rel_fro") - 1.0).abs() < 1e-2, "{lost}");
         // The one-call form skips single words, which loses no more than eps lets it.
         let (_, fused) =
-            linear_cross_entropy_with_grad(&input, Seeds::default(), Need::default(), &case.config).expect("both");
+            linear_cross_entropy_with_grad(&input, Seeds::default(), Need::default(), &case.config)
+                .expect("both");
         assert!(share(&fused) < 0.5, "{}", share(&fused));
         let lost = relative_error(dc(&fused).as_slice(), dc(&exact).as_slice());
         assert!(lost > 0.0 && lost < 0.02, "{lost}");

@@ -19,7 +19,8 @@ fn objective(x: &[f64], shape: [usize; 3], targets: &[i64], config: &XentConfig,
     );
     let input = input.and_then(|input| input.bias(bias)).expect("an input");
     let forward = linear_cross_entropy(&input, config).expect("a loss");
-    let by_lse = lse.unwrap_or_default().iter().zip(forward.lse.as_slice()).map(|(g, lse)| f64::from(*g) * lse);
+    let by_lse =
+        lse.unwrap_or_default().iter().zip(forward.lse.as_slice()).map(|(g, lse)| f64::from(*g) * lse);
     forward.total() + forward.z_loss + by_lse.sum::<f64>()
 }
 
@@ -45,9 +46,11 @@ fn every_option() {
         let c = Tensor::from_slice([v, d], &x[n * d..n * d + v * d]).expect("c");
         let bias = &x[n * d + v * d..];
         let words = TensorView::from_slice([n], &targets).expect("targets");
-        let input = XentInput::new(e.view(), c.view(), words).and_then(|input| input.bias(bias)).expect("an input");
+        let input =
+            XentInput::new(e.view(), c.view(), words).and_then(|input| input.bias(bias)).expect("an input");
         let seeds = Seeds { loss: Upstream::Scalar(1.0), lse };
-        let (_, grads) = linear_cross_entropy_with_grad(&input, seeds, Need::default(), &config).expect("both");
+        let (_, grads) =
+            linear_cross_entropy_with_grad(&input, seeds, Need::default(), &config).expect("both");
         let gradient = [
             grads.de.expect("de").into_vec(),
             grads.dc.expect("dc").into_vec(),

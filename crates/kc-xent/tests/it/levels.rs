@@ -88,7 +88,12 @@ fn every_option_at_once() {
 #[test]
 fn any_strides() {
     let case = Case::new(11, 140, 20, 3);
-    let want = linear_cross_entropy_with_grad(&case.input(), Seeds::default(), Need::default(), &XentConfig::default());
+    let want = linear_cross_entropy_with_grad(
+        &case.input(),
+        Seeds::default(),
+        Need::default(),
+        &XentConfig::default(),
+    );
     let want = want.expect("both");
     for e in strided(11, 20, case.e.as_slice(), f32::NAN) {
         for c in strided(140, 20, case.c.as_slice(), f32::NAN) {
@@ -150,8 +155,14 @@ fn threads_do_not_change_a_bit() {
         let config = XentConfig { filter, ..XentConfig::default() };
         same_on_any_pool(|| {
             let forward = linear_cross_entropy(&input, &config).expect("a loss");
-            let apart =
-                linear_cross_entropy_backward(&forward, &input, None, Seeds::default(), Need::default(), &config);
+            let apart = linear_cross_entropy_backward(
+                &forward,
+                &input,
+                None,
+                Seeds::default(),
+                Need::default(),
+                &config,
+            );
             let both = linear_cross_entropy_with_grad(&input, Seeds::default(), Need::default(), &config);
             let bits = |grads: kc_xent::XentGrads<f32>| {
                 let all = [grads.de.expect("de").into_vec(), grads.dc.expect("dc").into_vec()];
@@ -173,7 +184,8 @@ fn the_baseline_agrees() {
     for (config, loss) in [(&config, Upstream::Scalar(0.7)), (&none, Upstream::PerToken(&per_token))] {
         let lse = kc_testing::uniforms(49, -0.1, 0.1, 2);
         let seeds = Seeds { loss, lse: Some(&lse) };
-        let (forward, grads) = linear_cross_entropy_with_grad(&case.input(), seeds, Need::default(), config).expect("ours");
+        let (forward, grads) =
+            linear_cross_entropy_with_grad(&case.input(), seeds, Need::default(), config).expect("ours");
         let (stored, plain) = materialized(&case.input(), seeds, Need::default(), config).expect("stored");
         assert_close(stored.lse.as_slice(), forward.lse.as_slice(), Tol::rel(1e-6));
         let pairs = [(&grads.de, &plain.de), (&grads.dc, &plain.dc)];

@@ -18,15 +18,23 @@ fn both_passes_stay_below_8_mib() {
         for filter in [Filter::None, Filter::Value(1e-4)] {
             let config = XentConfig { filter, ..XentConfig::default() };
             let input = case.input();
-            let (found, together) =
-                measure(|| linear_cross_entropy_with_grad(&input, Seeds::default(), Need::default(), &config));
+            let (found, together) = measure(|| {
+                linear_cross_entropy_with_grad(&input, Seeds::default(), Need::default(), &config)
+            });
             found.expect("both");
             assert!(together.peak < gradients + 8 * MIB, "{n} x {v}: {} beyond", together.peak - gradients);
             let (forward, once) = measure(|| linear_cross_entropy(&input, &config));
             assert!(once.peak < 3 * MIB, "{n} x {v}: {} forward", once.peak);
             let forward = forward.expect("a loss");
             let (found, back) = measure(|| {
-                linear_cross_entropy_backward(&forward, &input, None, Seeds::default(), Need::default(), &config)
+                linear_cross_entropy_backward(
+                    &forward,
+                    &input,
+                    None,
+                    Seeds::default(),
+                    Need::default(),
+                    &config,
+                )
             });
             found.expect("gradients");
             assert!(back.peak < gradients + 8 * MIB, "{n} x {v}: {} beyond", back.peak - gradients);

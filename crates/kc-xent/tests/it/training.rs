@@ -12,7 +12,9 @@ fn digits_are_learnt_as_well_as_with_a_dense_softmax() {
     let pixels: Vec<f32> = x.as_slice().iter().map(|&p| f32::from(p) / 16.0).collect();
     let x = TensorView::from_slice([1797, 64], &pixels).expect("pixels");
     let y = TensorView::from_slice([1797], y.as_slice()).expect("labels");
-    let part = |range: std::ops::Range<usize>| (x.slice(0, range.clone()).expect("x"), y.slice(0, range).expect("y"));
+    let part = |range: std::ops::Range<usize>| {
+        (x.slice(0, range.clone()).expect("x"), y.slice(0, range).expect("y"))
+    };
     let ((train_x, train_y), (test_x, test_y)) = (part(0..1297), part(1297..1797));
     let mut trained = Vec::new();
     for filter in [Filter::None, Filter::Auto] {
@@ -23,9 +25,12 @@ fn digits_are_learnt_as_well_as_with_a_dense_softmax() {
         let mut last = f64::INFINITY;
         for _ in 0..300 {
             let matrix = TensorView::from_slice([10, 64], &c).expect("c");
-            let input = XentInput::new(train_x, matrix, train_y).and_then(|input| input.bias(&bias)).expect("an input");
+            let input = XentInput::new(train_x, matrix, train_y)
+                .and_then(|input| input.bias(&bias))
+                .expect("an input");
             let need = Need { e: false, ..Need::default() };
-            let (forward, grads) = linear_cross_entropy_with_grad(&input, Seeds::default(), need, &config).expect("both");
+            let (forward, grads) =
+                linear_cross_entropy_with_grad(&input, Seeds::default(), need, &config).expect("both");
             assert!(grads.de.is_none());
             last = forward.total();
             let (dc, dbias) = (grads.dc.expect("dc"), grads.dbias.expect("dbias"));
@@ -33,7 +38,8 @@ fn digits_are_learnt_as_well_as_with_a_dense_softmax() {
             of_bias.step(&mut bias, dbias.as_slice()).expect("a step");
         }
         let matrix = TensorView::from_slice([10, 64], &c).expect("c");
-        let input = XentInput::new(test_x, matrix, test_y).and_then(|input| input.bias(&bias)).expect("an input");
+        let input =
+            XentInput::new(test_x, matrix, test_y).and_then(|input| input.bias(&bias)).expect("an input");
         let share = accuracy(&input, &config).expect("a share");
         // Logistic regression on these pixels gets about 0.92 to 0.94 of this test part.
         assert!(share > 0.91, "{share}");

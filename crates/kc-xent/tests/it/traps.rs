@@ -11,21 +11,26 @@ use crate::support::{Case, input, zipf};
 
 fn grads(input: &XentInput<'_, f32>, config: &XentConfig) -> XentGrads<f32> {
     let forward = linear_cross_entropy(input, config).expect("a loss");
-    linear_cross_entropy_backward(&forward, input, None, Seeds::default(), Need::default(), config).expect("gradients")
+    linear_cross_entropy_backward(&forward, input, None, Seeds::default(), Need::default(), config)
+        .expect("gradients")
 }
 
 #[test]
 fn huge_logits_do_not_overflow() {
     let mut case = Case::new(20, 300, 16, 1);
     case.e.as_mut_slice().iter_mut().for_each(|x| *x *= 3e3);
-    let want = reference::linear_cross_entropy(&case.input(), &XentConfig::default(), &[1.0], &[]).expect("a reference");
+    let want = reference::linear_cross_entropy(&case.input(), &XentConfig::default(), &[1.0], &[])
+        .expect("a reference");
     assert!(want.loss > 1e4);
     each_isa(|isa| {
         let config = XentConfig { filter: Filter::None, isa, ..XentConfig::default() };
         let forward = linear_cross_entropy(&case.input(), &config).expect("a loss");
         assert_close(&[forward.total()], &[want.loss], Tol::rel(1e-5));
         assert_close(forward.lse.as_slice(), want.lse.as_slice(), Tol::rel(1e-5));
-        assert!(relative_error(grads(&case.input(), &config).dc.expect("dc").as_slice(), want.dc.as_slice()) < 1e-2);
+        assert!(
+            relative_error(grads(&case.input(), &config).dc.expect("dc").as_slice(), want.dc.as_slice())
+                < 1e-2
+        );
     });
 }
 
@@ -45,7 +50,9 @@ fn what_is_left_out_is_small() {
     let eps = 1e-3;
     let exact = grads(&case.input(), &XentConfig { filter: Filter::None, ..XentConfig::default() });
     let config = XentConfig { filter: Filter::Value(eps), ..XentConfig::default() };
-    let (_, fused) = linear_cross_entropy_with_grad(&case.input(), Seeds::default(), Need::default(), &config).expect("both");
+    let (_, fused) =
+        linear_cross_entropy_with_grad(&case.input(), Seeds::default(), Need::default(), &config)
+            .expect("both");
     let exact = exact.dbias.expect("dbias");
     for found in [grads(&case.input(), &config), fused] {
         assert!(found.blocks_kept < found.blocks_total);
@@ -82,13 +89,27 @@ fn an_order_serves_again() {
     let mut bare = forward.clone();
     bare.logit_avg = None;
     let run = |forward, order| {
-        linear_cross_entropy_backward(forward, &case.input(), order, Seeds::default(), Need::default(), &config)
-            .expect("gradients")
+        linear_cross_entropy_backward(
+            forward,
+            &case.input(),
+            order,
+            Seeds::default(),
+            Need::default(),
+            &config,
+        )
+        .expect("gradients")
     };
     assert!(run(&bare, Some(&order)) == run(&forward, None));
     assert!(run(&bare, None).blocks_kept > run(&bare, Some(&order)).blocks_kept);
     let short = VocabOrder::new((0..10).collect()).expect("an order");
-    let error = linear_cross_entropy_backward(&bare, &case.input(), Some(&short), Seeds::default(), Need::default(), &config);
+    let error = linear_cross_entropy_backward(
+        &bare,
+        &case.input(),
+        Some(&short),
+        Seeds::default(),
+        Need::default(),
+        &config,
+    );
     assert!(matches!(error, Err(kc_core::Error::Shape { arg, .. }) if arg == "order"));
 }
 
@@ -97,14 +118,18 @@ fn presets_filter_what_they_say() {
     let case = zipf(256, 3000, 64, 4);
     let of = |preset| XentConfig { filter: Filter::Value(1e-3), ..XentConfig::default() }.with_preset(preset);
     let exact = grads(&case.input(), &of(Preset::CceExact));
-    for (preset, e, c) in [(Preset::Cce, false, false), (Preset::FullC, false, true), (Preset::FullE, true, false)] {
+    for (preset, e, c) in
+        [(Preset::Cce, false, false), (Preset::FullC, false, true), (Preset::FullE, true, false)]
+    {
         let apart = grads(&case.input(), &of(preset));
         let (_, fused) =
-            linear_cross_entropy_with_grad(&case.input(), Seeds::default(), Need::default(), &of(preset)).expect("both");
+            linear_cross_entropy_with_grad(&case.input(), Seeds::default(), Need::default(), &of(preset))
+                .expect("both");
         for found in [apart, fused] {
             assert!(found.blocks_kept < found.blocks_total);
             let close = |got: &Option<Tensor<f32, 2>>, want: &Option<Tensor<f32, 2>>| {
-                relative_error(got.as_ref().expect("one").as_slice(), want.as_ref().expect("one").as_slice()) < 1e-6
+                relative_error(got.as_ref().expect("one").as_slice(), want.as_ref().expect("one").as_slice())
+                    < 1e-6
             };
             assert_eq!((close(&found.de, &exact.de), close(&found.dc, &exact.dc)), (e, c), "{preset:?}");
         }
@@ -130,7 +155,8 @@ fn a_certain_token_keeps_its_lse_gradient() {
     let config = XentConfig { filter: Filter::Value(1e-3), z_loss: 1.0, ..XentConfig::default() };
     let want = reference::linear_cross_entropy(&input, &config, &[1.0], &[]).expect("a reference");
     assert!(want.dc.as_slice()[0].abs() > 100.0);
-    let (_, fused) = linear_cross_entropy_with_grad(&input, Seeds::default(), Need::default(), &config).expect("both");
+    let (_, fused) =
+        linear_cross_entropy_with_grad(&input, Seeds::default(), Need::default(), &config).expect("both");
     for found in [grads(&input, &config), fused] {
         assert_close(found.dc.expect("dc").as_slice(), want.dc.as_slice(), Tol::new(1e-5, 1e-3));
     }
@@ -146,7 +172,9 @@ fn the_mean_is_over_what_counts() {
     let config = XentConfig { z_loss: 0.1, ..XentConfig::default() };
     let forward = linear_cross_entropy(&case.input(), &config).expect("a loss");
     assert_eq!((forward.n_valid, &forward.valid[..]), (2, &[1u32, 4][..]));
-    let sum = linear_cross_entropy(&case.input(), &XentConfig { reduction: Reduction::Sum, ..config.clone() }).expect("a loss");
+    let sum =
+        linear_cross_entropy(&case.input(), &XentConfig { reduction: Reduction::Sum, ..config.clone() })
+            .expect("a loss");
     assert!((forward.total() - sum.total() / 2.0).abs() < 1e-9);
     let squares: f64 = forward.lse.as_slice().iter().map(|x| x * x).sum();
     assert!((forward.z_loss - 0.1 * squares / 2.0).abs() < 1e-9, "ignored tokens have no z-loss");
@@ -164,11 +192,13 @@ fn a_shift_stays_inside_of_a_sequence() {
     let e = Tensor::from_slice([b, t, d], case.e.as_slice()).expect("e");
     let all = Tensor::from_slice([b, t], &targets).expect("targets");
     let batched = XentInput::batched(e.view(), case.c.view(), all.view()).expect("an input");
-    let config = XentConfig { shift: 2, reduction: Reduction::None, filter: Filter::None, ..XentConfig::default() };
+    let config =
+        XentConfig { shift: 2, reduction: Reduction::None, filter: Filter::None, ..XentConfig::default() };
     let forward = linear_cross_entropy(&batched, &config).expect("a loss");
     let Loss::PerToken(losses) = &forward.loss else { panic!("a loss per token") };
     assert_eq!(losses.shape(), [b, t - 2]);
-    let found = linear_cross_entropy_backward(&forward, &batched, None, Seeds::default(), Need::default(), &config);
+    let found =
+        linear_cross_entropy_backward(&forward, &batched, None, Seeds::default(), Need::default(), &config);
     let de = found.expect("gradients").de.expect("de");
     for s in 0..b {
         let (rows, words) = (s * t..(s + 1) * t, &targets[s * t..(s + 1) * t]);
@@ -191,10 +221,23 @@ fn no_token_that_counts() {
     assert_eq!(linear_cross_entropy(&case.input(), &with(Reduction::Sum)).expect("a loss").total(), 0.0);
     let none = linear_cross_entropy(&case.input(), &with(Reduction::None)).expect("a loss");
     assert_eq!(none.loss, Loss::PerToken(Tensor::zeros([1, 6]).expect("zeros")));
-    let (_, both) =
-        linear_cross_entropy_with_grad(&case.input(), Seeds::default(), Need::default(), &XentConfig::default()).expect("both");
+    let (_, both) = linear_cross_entropy_with_grad(
+        &case.input(),
+        Seeds::default(),
+        Need::default(),
+        &XentConfig::default(),
+    )
+    .expect("both");
     for found in [grads(&case.input(), &XentConfig::default()), both] {
-        assert!(found.de.expect("de").as_slice().iter().chain(found.dc.expect("dc").as_slice()).all(|g| *g == 0.0));
+        assert!(
+            found
+                .de
+                .expect("de")
+                .as_slice()
+                .iter()
+                .chain(found.dc.expect("dc").as_slice())
+                .all(|g| *g == 0.0)
+        );
     }
     case.e = Tensor::zeros([0, 4]).expect("nothing");
     case.targets = Vec::new();
@@ -209,11 +252,14 @@ fn nan_goes_through() {
         let config = XentConfig { isa, ..XentConfig::default() };
         assert!(linear_cross_entropy(&case.input(), &config).expect("a loss").total().is_nan());
         let (_, found) =
-            linear_cross_entropy_with_grad(&case.input(), Seeds::default(), Need::default(), &config).expect("both");
+            linear_cross_entropy_with_grad(&case.input(), Seeds::default(), Need::default(), &config)
+                .expect("both");
         assert!(found.de.expect("de").as_slice()[0].is_nan());
         let mut case = Case::new(12, 40, 8, 9);
         case.e.as_mut_slice()[3] = f32::INFINITY;
-        let losses = linear_cross_entropy(&case.input(), &XentConfig { reduction: Reduction::None, ..config }).expect("a loss");
+        let losses =
+            linear_cross_entropy(&case.input(), &XentConfig { reduction: Reduction::None, ..config })
+                .expect("a loss");
         let Loss::PerToken(losses) = losses.loss else { panic!("a loss per token") };
         assert!(!losses.as_slice()[0].is_finite() && losses.as_slice()[1].is_finite());
     }
@@ -238,11 +284,13 @@ fn a_bias_of_minus_infinity_removes_a_word() {
 #[test]
 fn per_token_seeds_stand_at_the_places_of_targets() {
     let case = Case::new(12, 30, 5, 11);
-    let config = XentConfig { reduction: Reduction::None, shift: 2, filter: Filter::None, ..XentConfig::default() };
+    let config =
+        XentConfig { reduction: Reduction::None, shift: 2, filter: Filter::None, ..XentConfig::default() };
     let mut up = vec![0.0f32; 10];
     up[4] = 2.0;
     let seeds = Seeds { loss: Upstream::PerToken(&up), lse: None };
-    let (_, found) = linear_cross_entropy_with_grad(&case.input(), seeds, Need::default(), &config).expect("both");
+    let (_, found) =
+        linear_cross_entropy_with_grad(&case.input(), seeds, Need::default(), &config).expect("both");
     for (i, row) in found.de.expect("de").as_slice().chunks(5).enumerate() {
         assert_eq!(row.iter().any(|g| *g != 0.0), i == 4, "row {i}");
     }
