@@ -97,7 +97,7 @@ impl<S: Scalar> Panel<S> {
             for (j, z) in z.chunks_mut(r).enumerate() {
                 let b = bias[words.at(j)];
                 for z in z {
-                    *z = *z + b;
+                    *z += b;
                 }
             }
         }
