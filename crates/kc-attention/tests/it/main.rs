@@ -1,1 +1,11 @@
 //! Tests through the public interface.
+
+use kc_testing::alloc::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+mod exact;
+mod sage;
+mod soft;
+mod sea;

@@ -1,5 +1,6 @@
 //! Runs the program `kc` on real files.
 
+mod attention;
 mod crossquant;
 mod cut_cross_entropy;
 mod fireq;
@@ -16,5 +17,8 @@ mod qmc_transform;
 mod quant_formats;
 mod quant_matmul;
 mod quantize;
+mod sea;
 mod smash;
+mod snnk;
+mod soft;
 mod support;
