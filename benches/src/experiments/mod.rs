@@ -34,6 +34,7 @@
 mod attention;
 mod core;
 mod crossquant;
+mod cut_cross_entropy;
 mod fft;
 mod fireq;
 mod flexq;
@@ -90,6 +91,11 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         run: crossquant::run,
     },
     Experiment { name: "fireq", title: "FireQ: INT4 weights, FP8 activations", run: fireq::run },
+    Experiment {
+        name: "cut_cross_entropy",
+        title: "Cut cross-entropy: a large vocabulary without stored logits",
+        run: cut_cross_entropy::run,
+    },
     Experiment {
         name: "lut_gemm",
         title: "LUT-GEMM: weights as sums of signs, products by look-up",

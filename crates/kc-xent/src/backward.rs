@@ -14,11 +14,14 @@ use crate::filter::{Filtering, Kept};
 use crate::forward::{XentForward, word_weight};
 use crate::input::{self, ELSEWHERE, Embedding, Token, XentInput};
 use crate::kernel::{RowTerms, Scalar};
-use crate::panel::{Panel, Words};
+use crate::panel::{Panel, Words, pack_strip};
 use crate::sort::{VocabOrder, unpermute_rows};
 
 /// Logits of one group of words in a pass that does not keep them, in bytes.
 const GROUP_BYTES: usize = 2 << 20;
+
+/// Columns of a chunk of C that a task takes from one group of words to the next: half of a small second cache.
+const STRIP_BYTES: usize = 256 << 10;
 
 /// Gradients, in the type of the sums (f32, or f64 for inputs in f64).
 #[derive(Debug, Clone, PartialEq)]
@@ -324,7 +327,7 @@ impl<T: Embedding> Pass<'_, '_, T> {
                 rest = others;
             }
             if let Some(dbias) = dbias.as_deref_mut() {
-                dbias[j] = dbias[j] + sum;
+                dbias[j] += sum;
             }
         }
         if let Some(dc) = dc {
@@ -353,21 +356,41 @@ impl<T: Embedding> Pass<'_, '_, T> {
         let end = first + g.len() / r;
         let strips = d.div_ceil(width);
         // How the columns are cut changes no sum.
-        let together = strips.div_ceil(2 * rayon::current_num_threads()).max(1);
+        let share = strips.div_ceil(2 * rayon::current_num_threads());
+        let together = (STRIP_BYTES / (chunk * width * size_of::<T::Sum>())).min(share).max(1);
         de.par_chunks_mut(together * width * r).enumerate().for_each(|(task, de)| {
+            let strips = de.len() / (width * r);
+            let start = task * together * width;
+            let columns = start..d.min(start + strips * width);
+            let words = |i: usize| {
+                let at = first + i * chunk;
+                Words::of(self.order, at..end.min(at + chunk))
+            };
+            let pieces = |i: usize| {
+                let kept = kept.get(i).map(|kept| kept.for_e(self.filtering.e));
+                kept.map_or(Vec::new(), |kept| words(i).pieces(self.input, kept, columns.clone()))
+            };
             let mut packed = vec![T::Sum::default(); chunk * width];
+            let mut wide = Vec::new();
+            let mut ahead = pieces(0);
             for (i, (kept, g)) in kept.iter().zip(g.chunks(chunk * r)).enumerate() {
                 let for_e = kept.for_e(self.filtering.e);
+                let mut rows = std::mem::replace(&mut ahead, pieces(i + 1));
                 if for_e.is_empty() {
                     continue;
                 }
-                let at = first + i * chunk;
-                let list = Words::of(self.order, at..end.min(at + chunk));
-                let packed = &mut packed[..for_e.len() * width];
+                if rows.is_empty() {
+                    wide.resize(chunk * columns.len(), T::Sum::default());
+                    words(i).widened(self.input, for_e, columns.clone(), &mut wide);
+                    rows = wide.chunks_exact(columns.len()).take(for_e.len()).collect();
+                }
+                let (packed, g) = (&mut packed[..for_e.len() * width], &g[..for_e.len() * r]);
+                // What the next chunk will pack comes from memory while this one is multiplied.
+                let share = ahead.len().div_ceil(strips).max(1);
+                let mut soon = ahead.chunks(share);
                 for (s, de) in de.chunks_mut(width * r).enumerate() {
-                    let column = (task * together + s) * width;
-                    list.strip(self.input, for_e, column..d.min(column + width), width, packed);
-                    T::Sum::grad_e(panel.isa, &g[..for_e.len() * r], r, packed, de);
+                    pack_strip(&rows, s * width, width, packed);
+                    T::Sum::grad_e(panel.isa, g, r, packed, de, soon.next().unwrap_or_default());
                 }
             }
         });

@@ -43,7 +43,7 @@ where
     let mut stats = Vec::with_capacity(n);
     for (row, token) in logits.as_mut_slice().chunks_mut(v).zip(&tokens) {
         for (j, z) in row.iter_mut().enumerate() {
-            *z = *z + input.bias.map_or(zero, |bias| bias[j]);
+            *z += input.bias.map_or(zero, |bias| bias[j]);
             if let Some(cap) = config.softcap {
                 *z = T::Sum::from_f64(cap * (z.to_f64() / cap).tanh());
             }
@@ -71,7 +71,7 @@ where
             *z = g * T::Sum::from_f64(1.0 - tanh * tanh);
             if let Some(dbias) = &mut grads.dbias {
                 let dbias = &mut dbias.as_mut_slice()[j];
-                *dbias = *dbias + *z;
+                *dbias += *z;
             }
         }
     }

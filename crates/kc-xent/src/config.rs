@@ -142,7 +142,7 @@ impl XentConfig {
             return Err(Error::argument("label_smoothing", "0 to 1", self.label_smoothing));
         }
         if let Filter::Value(eps) = self.filter
-            && !(eps >= 0.0)
+            && (eps.is_nan() || eps < 0.0)
         {
             return Err(Error::argument("filter_eps", "at least 0", eps));
         }

@@ -69,7 +69,10 @@ impl Filtering {
                     S::reaches(isa, row, &terms.hi, limit)
                 } else {
                     let target = |i: usize| own.iter().any(|own| own.1 == i);
-                    (0..r).any(|i| !target(i) && !(row[i] - terms.hi[i] < limit))
+                    (0..r).any(|i| {
+                        let above = row[i] - terms.hi[i];
+                        !target(i) && (above >= limit || above.is_nan())
+                    })
                 };
                 for (slot, &(_, i)) in aside.iter().zip(own) {
                     row[i] = *slot;
@@ -96,7 +99,7 @@ impl Filtering {
     fn target_reaches<S: Scalar>(&self, z: S, i: usize, terms: &Terms<S>, eps: f64) -> bool {
         let p = ((z - terms.hi[i]) - terms.lo[i]).to_f64().exp();
         let key = if self.by_lse { (p - 1.0).abs().max(p) } else { (p - 1.0).abs() };
-        !(key < eps)
+        key >= eps || key.is_nan()
     }
 }
 

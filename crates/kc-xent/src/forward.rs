@@ -92,6 +92,14 @@ pub(crate) fn scan<T: Embedding>(
     };
     let parts: Vec<Part<T::Sum>> =
         kept.par_iter_mut().zip(average.par_iter_mut()).enumerate().map(task).collect::<Result<_>>()?;
+    let spans = kept.par_iter_mut().zip(average.par_iter_mut()).enumerate();
+    let parts: Vec<Part<T::Sum>> = spans
+        .map(|(s, (kept, average))| {
+            let first = s * span;
+            let words = first..v.min(first + span);
+            Span { input, config, start, panel }.run(words, kept.as_deref_mut(), average)
+        })
+        .collect::<Result<_>>()?;
     let mut out = vec![Stats::default(); r];
     for (i, out) in out.iter_mut().enumerate() {
         let top = parts.iter().fold(f64::NEG_INFINITY, |top, part| top.max(part.max[i].to_f64()));

@@ -15,19 +15,30 @@ const KEPT_BYTES: usize = 13 << 19;
 /// Most tokens of a panel: its packed copies stay in the second cache.
 const MOST_TOKENS: usize = 96;
 
+/// The share of a trained model's words that passes a filter, roughly.
+const USUAL_SHARE: f64 = 0.3;
+/// Operations in the time of a byte from memory, for processors of a few cores.
+const BALANCE: f64 = 6.0;
+
 /// Tokens whose logits are kept at a time, or `None` where it is cheaper to compute them twice.
 ///
-/// Per token, in units of V D: a product costs 2 operations; C is read twice and its gradient read and written once
-/// for each panel, 16 bytes in all, shared by the tokens of the panel. Keeping saves one product of four; without
-/// keeping, panels have as many tokens as a filter block. A processor does about 6 operations in the time of a byte, of
-/// which half overlaps.
-pub(crate) fn kept_tokens<S: Scalar>(config: &XentConfig, vocabulary: usize, tokens: usize) -> Option<usize> {
-    let grain = S::grain(config.isa);
-    let fits = KEPT_BYTES / size_of::<S>() / vocabulary / grain * grain;
+/// Per token, in units of V D: a product costs 2 operations, the last two only for what passes the filter. Kept logits
+/// save one product, but their panels are small, and for each panel C is read (4 bytes) for the logits and again for
+/// `dE`, while `dC` is read and written. Without them panels have the tokens of a filter block.
+pub(crate) fn kept_tokens<T: Embedding>(
+    config: &XentConfig,
+    vocabulary: usize,
+    tokens: usize,
+) -> Option<usize> {
+    let grain = T::Sum::grain(config.isa);
+    let fits = KEPT_BYTES / size_of::<T::Sum>() / vocabulary / grain * grain;
     let kept = fits.min(MOST_TOKENS).min(tokens.next_multiple_of(grain));
-    let traffic = |tokens: usize| 16.0 * 3.0 / tokens as f64;
-    let worth = kept > 0 && 6.0 + traffic(kept) < 8.0 + traffic(config.block.0.max(kept));
-    worth.then_some(kept)
+    let share = if config.threshold(T::DTYPE).is_some() { USUAL_SHARE } else { 1.0 };
+    let cost = |products: f64, tokens: usize| {
+        2.0 * products + 4.0 * share + BALANCE * (4.0 * products + 12.0 * share) / tokens as f64
+    };
+    let others = config.block.0.clamp(1, tokens.max(1));
+    (kept > 0 && (kept >= tokens || cost(1.0, kept) < cost(2.0, others))).then_some(kept)
 }
 
 pub(crate) fn run<T: Embedding>(
@@ -38,7 +49,7 @@ pub(crate) fn run<T: Embedding>(
 ) -> Result<(XentForward, XentGrads<T::Sum>)> {
     let v = input.vocabulary();
     let (tokens, shape) = input::tokens(input, config, 0, v)?;
-    let Some(size) = kept_tokens::<T::Sum>(config, v, tokens.len().max(1)) else {
+    let Some(size) = kept_tokens::<T>(config, v, tokens.len().max(1)) else {
         let forward = forward::run(input, config)?;
         let grads = crate::backward::run(input, config, 0, v, &forward, None, seeds, need)?;
         return Ok((forward, grads));

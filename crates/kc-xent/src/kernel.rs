@@ -19,7 +19,7 @@ use crate::x86;
 /// Words of a chunk: what one call of a kernel handles.
 pub(crate) const CHUNK: usize = 128;
 /// Depth of a block of the packed panel.
-pub(crate) const DEPTH: usize = 512;
+pub(crate) const DEPTH: usize = 256;
 
 /// What turns a row of logits into a row of gradients: `exp(z - hi - lo) * scale`, per token.
 #[derive(Debug, Clone, Copy)]
@@ -52,8 +52,9 @@ pub trait Scalar: math::Real + kc_gemm::Real {
     #[doc(hidden)]
     fn grad_c(isa: Isa, g: &[Self], r: usize, keep: &[u16], e: &[Self], dc: &mut [Self], d: usize);
     /// `de[i] += sum_j g[j][i] c[j]` for a strip of `width` columns, `c` packed row by row.
+    /// `soon` will be read by the next calls.
     #[doc(hidden)]
-    fn grad_e(isa: Isa, g: &[Self], r: usize, c: &[Self], de: &mut [Self]);
+    fn grad_e(isa: Isa, g: &[Self], r: usize, c: &[Self], de: &mut [Self], soon: &[&[Self]]);
     /// Takes the rows of `z` into the running maximum and sum of exponentials of each token.
     #[doc(hidden)]
     fn absorb(isa: Isa, z: &[Self], max: &mut [Self], sum: &mut [f64]);
@@ -81,8 +82,8 @@ impl Scalar for f64 {
     fn grad_c(_: Isa, g: &[f64], r: usize, keep: &[u16], e: &[f64], dc: &mut [f64], d: usize) {
         portable::grad_c(g, r, keep, e, dc, d);
     }
-    fn grad_e(_: Isa, g: &[f64], r: usize, c: &[f64], de: &mut [f64]) {
-        portable::grad_e(g, r, c, de);
+    fn grad_e(_: Isa, g: &[f64], r: usize, c: &[f64], de: &mut [f64], soon: &[&[f64]]) {
+        portable::grad_e(g, r, c, de, soon);
     }
     fn absorb(_: Isa, z: &[f64], max: &mut [f64], sum: &mut [f64]) {
         portable::absorb(z, max, sum);
@@ -122,8 +123,8 @@ impl Scalar for f32 {
     fn grad_c(isa: Isa, g: &[f32], r: usize, keep: &[u16], e: &[f32], dc: &mut [f32], d: usize) {
         by_level!(isa, grad_c(g, r, keep, e, dc, d));
     }
-    fn grad_e(isa: Isa, g: &[f32], r: usize, c: &[f32], de: &mut [f32]) {
-        by_level!(isa, grad_e(g, r, c, de));
+    fn grad_e(isa: Isa, g: &[f32], r: usize, c: &[f32], de: &mut [f32], soon: &[&[f32]]) {
+        by_level!(isa, grad_e(g, r, c, de, soon));
     }
     fn absorb(isa: Isa, z: &[f32], max: &mut [f32], sum: &mut [f64]) {
         by_level!(isa, absorb(z, max, sum));

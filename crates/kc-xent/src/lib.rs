@@ -1,4 +1,65 @@
 //! Cross-entropy of a linear head, `loss(softmax(E C^T + b), targets)`, and its gradients, without storing the logits.
+//!
+//! ```text
+//! z_ij = cap(e_i . c_j + b_j)            cap(z) = softcap tanh(z / softcap), or z
+//! lse_i = ln sum_j exp(z_ij)             nll_i = lse_i - z_(i, t_i)
+//! g_ij = p_ij (u_i + l_i) - [j = t_i] u_i, times 1 - (z_ij / softcap)^2       p_ij = exp(z_ij - lse_i)
+//! dE = G C        dC = G^T E        db_j = sum_i g_ij
+//! ```
+//!
+//! `u_i` is the gradient by a token's loss, `l_i` by its log-sum-exp (from outside, and `2 z_loss lse_i`). With class
+//! weights `w` and label smoothing `a`, `nll_i = (1 - a) w_t (lse_i - z_t) + a / V sum_j w_j (lse_i - z_j)`, and a mean
+//! divides by the sum of the targets' weights. A shift `s` makes token `t` of a sequence predict the target at `t + s`;
+//! ignored targets cost nothing. Logits exist for a tile of tokens and words at a time; the log-sum-exp is merged over tiles.
+//!
+//! | Room | What it holds |
+//! |---|---|
+//! | [`XentInput`], [`XentConfig`] | what a loss is computed of, and how; the default is the paper's setting |
+//! | [`linear_cross_entropy`] | loss, log-sum-exps, mean logits: one product |
+//! | [`linear_cross_entropy_backward`] | gradients from log-sum-exps: one product, and two of what is kept |
+//! | [`linear_cross_entropy_with_grad`] | both: one product, and two of what is kept |
+//! | [`shard_forward`], [`shard_merge`], [`shard_backward`], [`partition`] | a vocabulary in shards |
+//! | [`top_k`], [`accuracy`], [`nll_of`], [`perplexity`], [`z_loss`] | what else the tiles give |
+//! | [`VocabOrder`] | words with similar mean logits side by side |
+//! | [`materialized`], [`mod@reference`] | all logits stored; the definition in plain loops |
+//!
+//! ```
+//! use kc_core::TensorView;
+//! use kc_xent::{XentConfig, XentInput, linear_cross_entropy};
+//!
+//! // Two tokens, three words, logits (ln 1, ln 2, ln 1) and 0.
+//! let e = [2f32.ln(), 0.0];
+//! let c = [0.0f32, 1.0, 0.0];
+//! let input = XentInput::new(
+//!     TensorView::from_slice([2, 1], &e)?,
+//!     TensorView::from_slice([3, 1], &c)?,
+//!     TensorView::from_slice([2], &[1i64, 0])?,
+//! )?;
+//! let found = linear_cross_entropy(&input, &XentConfig::default())?;
+//! assert!((found.total() - (2f64.ln() + 3f64.ln()) / 2.0).abs() < 1e-6);
+//! # Ok::<(), kc_core::Error>(())
+//! ```
+//!
+//! # Filter
+//! An entry's key is `|p_ij - [j = t_i]|` (with `l`, the larger of that and `p_ij`), before any scaling. A block whose keys
+//! are all below the threshold is left out: every entry lost is below `eps (|u_i| + |l_i|)`. The backward pass forms
+//! blocks of [`XentConfig::block`] tokens and words, in the order of the mean logits; the one-call form tests every word
+//! with the tokens of its panel. A block is tried on its largest `z - lse` first, without exponentials.
+//!
+//! # Cost
+//! A product has `2 n D V` operations, for the `n` tokens that count. [`linear_cross_entropy_with_grad`] keeps the logits of
+//! as many tokens as 6.5 MiB hold and computes them once, as long as that is more than a few; for larger
+//! vocabularies it computes them twice. For every panel of tokens C is read twice and its gradient read and written
+//! once. Memory beyond inputs and gradients: tiles, two copies of a panel of tokens, 16 bytes per word, 8 per target;
+//! never `n V`.
+//!
+//! # When not to use it
+//! With a few hundred words, ordinary logits are small and the panel's overhead is not. With label smoothing every entry
+//! of the gradient matters: nothing is filtered then.
+//!
+//! # Source
+//! "Cut Your Losses in Large-Vocabulary Language Models" (2024). Class weights, label smoothing, z-loss, shards by hand
+//! and the filter by single words are additions of this crate.
 
 #![deny(unsafe_code)]
 
@@ -31,7 +92,14 @@ pub use sort::VocabOrder;
 
 use kc_core::Result;
 
-/// The loss.
+/// The loss of every token or of all, with log-sum-exps and, if a filter will want them, mean logits.
+///
+/// Without a token that counts a mean is NaN and a sum 0. NaN and infinity in the inputs go through, unless
+/// [`XentConfig::check_finite`].
+///
+/// # Errors
+/// `Argument` for a target that is no word and not ignored (before any work), a shift that leaves nothing, options out
+/// of range; `Shape` for class weights that are not one per word.
 pub fn linear_cross_entropy<T: Embedding>(
     input: &XentInput<'_, T>,
     config: &XentConfig,
@@ -39,7 +107,13 @@ pub fn linear_cross_entropy<T: Embedding>(
     forward::run(input, config)
 }
 
-/// The gradients.
+/// Gradients from a forward pass with the same input, in blocks of [`XentConfig::block`].
+///
+/// `order` is the order in which words form blocks; without it, that of the forward pass' mean logits.
+///
+/// # Errors
+/// Those of [`linear_cross_entropy`]; `Shape` for seeds that are not one per target, a forward pass of another input or an
+/// order of other words; `Argument` for seeds per token of a reduced loss.
 pub fn linear_cross_entropy_backward<T: Embedding>(
     forward: &XentForward,
     input: &XentInput<'_, T>,
@@ -51,7 +125,13 @@ pub fn linear_cross_entropy_backward<T: Embedding>(
     backward::run(input, config, 0, input.vocabulary(), forward, order, seeds, need)
 }
 
-/// Loss and gradients.
+/// Loss and gradients in one call.
+///
+/// Blocks are single words with the tokens of a panel, except for vocabularies so large that logits are computed
+/// twice.
+///
+/// # Errors
+/// Those of [`linear_cross_entropy_backward`].
 pub fn linear_cross_entropy_with_grad<T: Embedding>(
     input: &XentInput<'_, T>,
     seeds: Seeds<'_>,

@@ -7,6 +7,8 @@ use kc_core::{AlignedBuf, Isa, Result};
 use crate::input::{ELSEWHERE, Embedding, Token, XentInput, row_into};
 use crate::kernel::{CHUNK, DEPTH, Scalar};
 
+/// Every width of a strip is a multiple of this.
+const QUANTUM: usize = 16;
 /// Rows of C that are widened at a time.
 const WIDENED: usize = 32;
 
@@ -95,7 +97,7 @@ impl<S: Scalar> Panel<S> {
             for (j, z) in z.chunks_mut(r).enumerate() {
                 let b = bias[words.at(j)];
                 for z in z {
-                    *z = *z + b;
+                    *z += b;
                 }
             }
         }
@@ -183,19 +185,46 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Columns `columns` of the words at `keep`, row by row with `width` columns each; what is beyond is 0.
-    pub(crate) fn strip<T: Embedding>(
+    /// Columns `columns` of the words at `keep` where they lie; nothing if they must be widened first.
+    pub(crate) fn pieces<T: Embedding>(
+        &self,
+        input: &XentInput<'a, T>,
+        keep: &[u16],
+        columns: Range<usize>,
+    ) -> Vec<&'a [T::Sum]> {
+        let piece = |&j: &u16| {
+            let row = input.c.row_slice(self.at(usize::from(j))).and_then(T::as_wide)?;
+            Some(&row[columns.clone()])
+        };
+        keep.iter().map(piece).collect::<Option<_>>().unwrap_or_default()
+    }
+
+    /// Columns `columns` of the words at `keep`, widened, row by row.
+    pub(crate) fn widened<T: Embedding>(
         &self,
         input: &XentInput<'_, T>,
         keep: &[u16],
         columns: Range<usize>,
-        width: usize,
         to: &mut [T::Sum],
     ) {
-        for (&j, to) in keep.iter().zip(to.chunks_exact_mut(width)) {
-            let (inside, beyond) = to.split_at_mut(columns.len());
-            row_into(input.c.row(self.at(usize::from(j))), columns.start, inside);
-            beyond.fill(T::Sum::default());
+        for (&j, to) in keep.iter().zip(to.chunks_exact_mut(columns.len())) {
+            row_into(input.c.row(self.at(usize::from(j))), columns.start, to);
+        }
+    }
+}
+
+/// Packs columns from `first` on of some rows, `width` each. What is beyond the rows' end is left as it is.
+pub(crate) fn pack_strip<S: Scalar>(rows: &[&[S]], first: usize, width: usize, to: &mut [S]) {
+    for (row, to) in rows.iter().zip(to.chunks_exact_mut(width)) {
+        let strip = &row[first..row.len().min(first + width)];
+        if strip.len() < width {
+            to[..strip.len()].copy_from_slice(strip);
+            continue;
+        }
+        // Pieces of a length that the compiler knows: a copy of a few registers, not a call.
+        let pieces = strip.as_chunks::<QUANTUM>().0.iter();
+        for (piece, to) in pieces.zip(to.as_chunks_mut::<QUANTUM>().0) {
+            *to = *piece;
         }
     }
 }

@@ -72,7 +72,7 @@ pub(crate) fn grad_c<T: Real>(g: &[T], r: usize, keep: &[u16], e: &[T], dc: &mut
     }
 }
 
-pub(crate) fn grad_e<T: Real>(g: &[T], r: usize, c: &[T], de: &mut [T]) {
+pub(crate) fn grad_e<T: Real>(g: &[T], r: usize, c: &[T], de: &mut [T], _soon: &[&[T]]) {
     for i in (0..r).step_by(ROWS) {
         let mut parts: [&[T]; ROWS] = [&[]; ROWS];
         for (m, part) in parts.iter_mut().enumerate() {

@@ -19,6 +19,8 @@ fn exp_constants<T: Real>() -> ([T; 2], &'static [T]) {
     (T::LN2, T::EXP)
 }
 
+/// Elements of a cache line.
+const LINE: usize = 16;
 /// e^x is taken as 0 below this.
 const EXP_LOW: f32 = -87.0;
 const EXP_HIGH: f32 = 88.0;
@@ -38,6 +40,8 @@ macro_rules! level {
             const NR: usize = 2 * LANES;
             /// Rows of a full tile.
             const MR: usize = $mr;
+            /// Tiles of rows that share a packed panel.
+            const GROUP: usize = 4;
 
             /// e^x for x up to 88; 0 below -87; NaN for NaN.
             #[inline]
@@ -109,10 +113,11 @@ macro_rules! level {
                 }
             }
 
-            /// `M` words with all tokens of the panel, the whole depth.
+            /// Logits of `M` words with the tokens from `first` on that share a packed panel, over one block of depth.
             ///
             /// # Safety
-            /// `rows` holds `M` rows of `depth`, `e` is a packed panel `[depth][r]`, `z` has room for `M * r`.
+            /// `rows` holds `M` rows that reach `start + k`; `panel` holds `k` times the tokens from `first` to the end
+            /// of a tile or of `r`; `z` has room for `M * r`.
             #[inline]
             #[target_feature(enable = $features)]
             unsafe fn words<const M: usize>(
@@ -140,6 +145,21 @@ macro_rules! level {
                                 tile::<M, 1>(k, a, 1, panel, c, start > 0);
                             }
                         }
+                [start, k]: [usize; 2],
+                panel: *const f32,
+                [first, r]: [usize; 2],
+                let mut a = [std::ptr::null(); M];
+                let mut c = [std::ptr::null_mut(); M];
+                // SAFETY: by the contract.
+                unsafe {
+                    for m in 0..M {
+                        a[m] = rows[m].as_ptr().add(start);
+                        c[m] = z.add(m * r + first);
+                    }
+                    if r - first >= NR {
+                        tile::<M, 2>(k, a, 1, panel, c, start > 0);
+                    } else {
+                        tile::<M, 1>(k, a, 1, panel, c, start > 0);
                     }
                 }
             }
@@ -149,19 +169,32 @@ macro_rules! level {
                 let depth = rows.first().map_or(0, |row| row.len());
                 assert!(rows.iter().all(|row| row.len() == depth), "rows of one length");
                 assert!(r % LANES == 0 && e.len() >= depth * r && z.len() >= rows.len() * r, "whole panels");
-                let (mut j, n, e, z) = (0, rows.len(), e.as_ptr(), z.as_mut_ptr());
-                // SAFETY: rows j.. exist, and the lengths are asserted above.
-                unsafe {
-                    while j + MR <= n {
-                        words::<MR>(&rows[j..j + MR], depth, e, r, z.add(j * r));
-                        j += MR;
-                    }
-                    while j + 2 <= n {
-                        words::<2>(&rows[j..j + 2], depth, e, r, z.add(j * r));
-                        j += 2;
-                    }
-                    if j < n {
-                        words::<1>(&rows[j..], depth, e, r, z.add(j * r));
+                // A few tiles of rows share a panel while it is in the first cache.
+                for (rows, z) in rows.chunks(GROUP * MR).zip(z.chunks_mut(GROUP * MR * r)) {
+                    for start in (0..depth).step_by(DEPTH) {
+                        let k = DEPTH.min(depth - start);
+                        for first in (0..r).step_by(NR) {
+                            let (mut j, n) = (0, rows.len());
+                            // SAFETY: the panel of these tokens stands at `start * r + first * k`; rows reach `depth`
+                            // and z holds r for each of them, as asserted above.
+                            unsafe {
+                                let panel = e.as_ptr().add(start * r + first * k);
+                                while j + MR <= n {
+                                    let z = z.as_mut_ptr().add(j * r);
+                                    words::<MR>(&rows[j..], [start, k], panel, [first, r], z);
+                                    j += MR;
+                                }
+                                while j + 2 <= n {
+                                    let z = z.as_mut_ptr().add(j * r);
+                                    words::<2>(&rows[j..], [start, k], panel, [first, r], z);
+                                    j += 2;
+                                }
+                                if j < n {
+                                    let z = z.as_mut_ptr().add(j * r);
+                                    words::<1>(&rows[j..], [start, k], panel, [first, r], z);
+                                }
+                            }
+                        }
                     }
                 }
             }
@@ -264,14 +297,26 @@ macro_rules! level {
             }
 
             #[target_feature(enable = $features)]
-            pub(super) fn grad_e(g: &[f32], r: usize, c: &[f32], de: &mut [f32]) {
+            pub(super) fn grad_e(g: &[f32], r: usize, c: &[f32], de: &mut [f32], soon: &[&[f32]]) {
                 let k = c.len() / NR;
+                // A few lines per tile: more at once would wait for each other.
+                let lines = |piece: &&[f32]| piece.len().div_ceil(LINE);
+                let share = soon.iter().map(lines).sum::<usize>().div_ceil(r.div_ceil(MR).max(1));
+                let mut pieces = soon.iter();
+                let mut piece: &[f32] = &[];
                 assert!(r % 2 == 0 && g.len() >= k * r && de.len() >= r * NR, "whole panels");
                 let (g, c, de) = (g.as_ptr(), c.as_ptr(), de.as_mut_ptr());
                 let mut i = 0;
                 // SAFETY: the lengths are asserted above.
                 unsafe {
                     while i + MR <= r {
+                        for _ in 0..share {
+                            if piece.is_empty() {
+                                piece = pieces.next().copied().unwrap_or_default();
+                            }
+                            _mm_prefetch::<_MM_HINT_T1>(piece.as_ptr().cast());
+                            piece = piece.get(LINE..).unwrap_or_default();
+                        }
                         e_rows::<MR>(k, g, r, c, de, i);
                         i += MR;
                     }
@@ -446,7 +491,7 @@ macro_rules! entries {
 entries! {
     logits(rows: &[&[f32]], e: &[f32], r: usize, z: &mut [f32]);
     grad_c(g: &[f32], r: usize, keep: &[u16], e: &[f32], dc: &mut [f32], d: usize);
-    grad_e(g: &[f32], r: usize, c: &[f32], de: &mut [f32]);
+    grad_e(g: &[f32], r: usize, c: &[f32], de: &mut [f32], soon: &[&[f32]]);
     absorb(z: &[f32], max: &mut [f32], sum: &mut [f64]);
     masked_sum(row: &[f32], mask: &[f32]) -> f32;
     reaches(row: &[f32], hi: &[f32], limit: f32) -> bool;

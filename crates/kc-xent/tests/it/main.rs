@@ -5,5 +5,12 @@ use kc_testing::alloc::Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+mod bad_input;
+mod extras;
 mod golden;
+mod gradient;
+mod levels;
+mod memory;
 mod support;
+mod training;
+mod traps;

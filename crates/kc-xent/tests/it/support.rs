@@ -39,3 +39,30 @@ pub(crate) fn input<'a, T: Embedding>(
     let targets = TensorView::from_slice([targets.len()], targets).expect("targets");
     XentInput::new(e, c, targets).expect("an input")
 }
+
+/// Words with Zipf frequencies in shuffled order, as the bias, and embeddings that point at their target: what a
+/// trained model looks like.
+pub(crate) fn zipf(n: usize, v: usize, d: usize, seed: u64) -> Case {
+    let mut rng = kc_core::KcRng::new(seed, 7);
+    let place = rng.permutation(v);
+    let share: Vec<f64> = (1..=v).map(|k| (k as f64).powf(-1.1)).collect();
+    let total: f64 = share.iter().sum();
+    let mut case = Case::new(n, v, d, seed);
+    for (k, share) in share.iter().enumerate() {
+        case.bias[place[k]] = (share / total).ln() as f32;
+    }
+    for i in 0..n {
+        let mut left = rng.uniform() * total;
+        let rank = share.iter().position(|share| {
+            left -= share;
+            left < 0.0
+        });
+        let word = place[rank.unwrap_or(v - 1)];
+        case.targets[i] = word as i64;
+        for k in 0..d {
+            let noise = 0.3 * rng.normal() as f32 / (d as f32).sqrt();
+            case.e.as_mut_slice()[i * d + k] = 10.0 / d as f32 * case.c.as_slice()[word * d + k] + noise;
+        }
+    }
+    case
+}
