@@ -2,6 +2,8 @@
 //!
 //! | Module | What it holds |
 //! |---|---|
+//! | [`exact`] | softmax attention, tile by tile, with its gradients |
+//! | [`sage`] | attention in 4 and 8 bits |
 //! | [`compare`] | how far one result is from another |
 //! | [`soft`] | a Gaussian kernel through landmarks instead of softmax, linear in the tokens |
 //!
@@ -11,11 +13,17 @@
 #![deny(unsafe_code)]
 
 pub mod compare;
+pub mod exact;
 mod layout;
 mod mask;
+pub mod sage;
 pub mod soft;
 
 pub use compare::{Metrics, compare};
+pub use exact::{
+    Attention, AttentionConfig, AttentionGrads, PackedAttention, attention, attention_backward,
+    attention_into, attention_varlen, attention_varlen_backward,
+};
 pub use layout::{Dims, Layout};
 pub use mask::{Mask, Select};
 

@@ -1,5 +1,6 @@
 //! Runs the program `kc` on real files.
 
+mod attention;
 mod crossquant;
 mod fireq;
 mod flexq;

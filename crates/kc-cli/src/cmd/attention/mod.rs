@@ -1,6 +1,9 @@
 //! `kc attention`: exact attention and its cheaper forms.
 
 mod compare;
+mod exact;
+mod inputs;
+mod sage;
 mod soft;
 
 use anyhow::Result;
@@ -18,6 +21,27 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Softmax attention, and its gradients
+    #[command(
+        after_help = "Examples:\n  kc attention exact --q q.npy --k k.npy --v v.npy --out o.npy --causal\n  \
+                            kc attention exact --q q.npy --k k.npy --v v.npy --out o.npy --grad-out do.npy --grad-dir g"
+    )]
+    Exact(exact::Args),
+    /// Attention with queries and keys in 4 or 8 bits
+    #[command(
+        after_help = "Examples:\n  kc attention sage --q q.npy --k k.npy --v v.npy --out o.npy --causal\n  \
+                            kc attention sage --q q.npy --k k.npy --v v.npy --out o.npy --bits 4 --pv int8 --check"
+    )]
+    Sage(Box<sage::Args>),
+    /// Quantise queries and keys: codes, scales and means
+    #[command(
+        after_help = "Example:\n  kc attention sage-quantize --q q.npy --k k.npy --bits 4 --out-dir codes"
+    )]
+    SageQuantize(sage::QuantizeArgs),
+    /// Choose 4 or 8 bits for each step and layer
+    #[command(after_help = "Examples:\n  kc attention sage-plan --scores s.npy --eight 3\n  \
+                            kc attention sage-plan --scores s.npy --target 0.95")]
+    SagePlan(sage::PlanArgs),
     /// Print how far one result is from another: cosine, relative L1 difference, root mean square
     #[command(after_help = "Example:\n  kc attention compare --a out.npy --b exact.npy")]
     Compare(compare::Args),
@@ -38,6 +62,10 @@ enum Verb {
 /// Runs the verb.
 pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
     match &args.verb {
+        Verb::Exact(args) => exact::run(args),
+        Verb::Sage(args) => sage::run(args),
+        Verb::SageQuantize(args) => sage::quantize(args),
+        Verb::SagePlan(args) => sage::plan(args),
         Verb::Compare(args) => compare::run(args),
         Verb::Soft(args) => soft::run(args, ctx),
         Verb::SoftExact(args) => soft::run_exact(args),
