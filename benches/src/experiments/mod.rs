@@ -43,6 +43,7 @@ mod matrix_nuclear_norm;
 mod qmcpy;
 mod quant_formats;
 mod smash;
+mod soft;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -101,6 +102,11 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         name: "quant_formats",
         title: "Weight files: GPTQ, AWQ, compressed-tensors, MatMulNBits, GGUF",
         run: quant_formats::run,
+    },
+    Experiment {
+        name: "soft",
+        title: "SOFT: attention without softmax, through landmarks",
+        run: soft::run,
     },
     Experiment { name: "smash", title: "SMASH: sparse products row by row", run: smash::run },
 ];

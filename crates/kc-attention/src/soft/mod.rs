@@ -57,12 +57,12 @@
 
 use kc_core::{Error, Isa, Result, Tensor, TensorView, TensorViewMut, math};
 
-//mod block;
+mod block;
 mod dense;
 mod grad;
 mod kernel;
 mod landmark;
-//mod layer;
+mod layer;
 mod local;
 mod newton;
 mod normalize;
@@ -72,11 +72,11 @@ pub mod reference;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-//pub use block::{BlockCache, BlockGrads, SoftBlock};
+pub use block::{BlockCache, BlockGrads, BlockWeights, SoftBlock};
 pub use grad::{SoftGrads, soft_attention_backward};
 pub use kernel::{gaussian_kernel, gaussian_kernel_backward, soft_exact};
 pub use landmark::Landmark;
-//pub use layer::{LayerCache, LayerGrads, SoftAttention};
+pub use layer::{LayerCache, LayerGrads, SoftAttention, SoftWeights};
 pub use newton::{Inverse, NewtonReport, newton_inverse};
 pub use portable::Scalar;
 //pub use vit::{SoftVit, VitSize};
@@ -374,12 +374,23 @@ pub fn soft_attention_into<'a, T: Scalar>(
     config: &SoftConfig<'a, T>,
     out: TensorViewMut<'_, T, 4>,
 ) -> Result<SoftCache<'a, T>> {
+    let state = forward_state(q, v, landmark, config, out)?;
+    Ok(SoftCache { q, v, landmark: *landmark, config: *config, state })
+}
+
+/// As [`soft_attention_into`], without holding on to the inputs.
+pub(crate) fn forward_state<T: Scalar>(
+    q: TensorView<'_, T, 4>,
+    v: TensorView<'_, T, 4>,
+    landmark: &Landmark<'_, T>,
+    config: &SoftConfig<'_, T>,
+    out: TensorViewMut<'_, T, 4>,
+) -> Result<State<T>> {
     let shape = Shape::of(q, v, config)?;
     if out.shape() != q.shape() {
         return Err(Error::shape("out", format!("{:?}", q.shape()), &out.shape()));
     }
-    let state = forward(shape, q, v, landmark, config, out)?;
-    Ok(SoftCache { q, v, landmark: *landmark, config: *config, state })
+    forward(shape, q, v, landmark, config, out)
 }
 
 fn forward<T: Scalar>(

@@ -1,3 +1,5 @@
 //! Softmax-free attention.
 
 mod golden;
+mod properties;
+mod training;
