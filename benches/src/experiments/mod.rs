@@ -103,11 +103,7 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         title: "Weight files: GPTQ, AWQ, compressed-tensors, MatMulNBits, GGUF",
         run: quant_formats::run,
     },
-    Experiment {
-        name: "soft",
-        title: "SOFT: attention without softmax, through landmarks",
-        run: soft::run,
-    },
+    Experiment { name: "soft", title: "SOFT: attention without softmax, through landmarks", run: soft::run },
     Experiment { name: "smash", title: "SMASH: sparse products row by row", run: smash::run },
 ];
 

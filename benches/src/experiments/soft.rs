@@ -55,7 +55,9 @@ fn growth(ctx: &mut Ctx) -> anyhow::Result<()> {
         }
     }
     let points = |of: fn(&Size) -> f64| found.iter().map(|s| (s.tokens as f64, of(s))).collect::<Vec<_>>();
-    for (name, of) in [("forward", (|s: &Size| s.forward) as fn(&Size) -> f64), ("forward and backward", |s| s.both)] {
+    for (name, of) in
+        [("forward", (|s: &Size| s.forward) as fn(&Size) -> f64), ("forward and backward", |s| s.both)]
+    {
         let exponent = slope(&points(of));
         ctx.claim(Claim {
             statement: format!("time of {name} grows linearly with the tokens"),
@@ -127,7 +129,11 @@ fn one_size(ctx: &mut Ctx, threads: usize, heads: usize, side: usize) -> anyhow:
         },
         our_error: Some(0.0),
         rivals: Vec::new(),
-        python: Some(PythonSide { arrays: &arrays, params: params(false), error: &|found| judge(found, "x", &want) }),
+        python: Some(PythonSide {
+            arrays: &arrays,
+            params: params(false),
+            error: &|found| judge(found, "x", &want),
+        }),
         work: Some(Work::Flops(flops)),
         note,
     })?;
@@ -141,11 +147,16 @@ fn one_size(ctx: &mut Ctx, threads: usize, heads: usize, side: usize) -> anyhow:
         },
         our_error: Some(0.0),
         rivals: Vec::new(),
-        python: Some(PythonSide { arrays: &arrays, params: params(true), error: &|found| judge(found, "dq", &grads.dq) }),
+        python: Some(PythonSide {
+            arrays: &arrays,
+            params: params(true),
+            error: &|found| judge(found, "dq", &grads.dq),
+        }),
         work: Some(Work::Flops(3.0 * flops)),
         note,
     })?;
-    let (done, memory) = alloc::measure(|| soft_attention(q.view(), v.view(), &landmark, &config).map(|_| ()));
+    let (done, memory) =
+        alloc::measure(|| soft_attention(q.view(), v.view(), &landmark, &config).map(|_| ()));
     done?;
     let bytes = memory.peak.saturating_sub(4 * want.len());
     Ok(Size { tokens, forward: forward.min, both: both.min, bytes })
@@ -159,8 +170,10 @@ fn errors(ctx: &mut Ctx) -> anyhow::Result<()> {
     let [q, v] = [smooth(ctx, 5, side)?, smooth(ctx, 6, side)?];
     let [q, v] = [Tensor::from_slice(shape, &q)?, Tensor::from_slice(shape, &v)?];
     let exact = soft_exact(q.view(), v.view())?;
-    let mut table =
-        Table::new("Relative error (Frobenius) against the whole kernel", &["landmarks", "paper's data", "here"]);
+    let mut table = Table::new(
+        "Relative error (Frobenius) against the whole kernel",
+        &["landmarks", "paper's data", "here"],
+    );
     let (mut held, mut all) = (0, Vec::new());
     for (ratio, told) in [(14, 0.393), (8, 0.074), (4, 0.0029)] {
         let config = SoftConfig::new(Grid::Image { h: side, w: side }, ratio);
@@ -201,9 +214,8 @@ fn smooth(ctx: &Ctx, stream: u64, side: usize) -> anyhow::Result<Vec<f32>> {
             let mut next = vec![0.0; side * side];
             for i in 0..side * side {
                 let (y, x) = (i / side, i % side);
-                next[x * side + y] = (-reach..=reach)
-                    .map(|t| tap(t) * plane[y * side + mirrored(x as isize + t)])
-                    .sum();
+                next[x * side + y] =
+                    (-reach..=reach).map(|t| tap(t) * plane[y * side + mirrored(x as isize + t)]).sum();
             }
             plane = next;
         }
@@ -251,8 +263,7 @@ fn inverse_gradient(ctx: &mut Ctx) -> anyhow::Result<()> {
             let (left, right) = (gemm(gv.view(), pt)?, gemm(pt, vg.view())?);
             for i in 0..m * m {
                 total.as_mut_slice()[i] -= by_p.as_slice()[i];
-                g.as_mut_slice()[i] =
-                    2.0 * g.as_slice()[i] - left.as_slice()[i] - right.as_slice()[i];
+                g.as_mut_slice()[i] = 2.0 * g.as_slice()[i] - left.as_slice()[i] - right.as_slice()[i];
             }
         }
         total.as_mut_slice().iter_mut().zip(g.as_slice()).for_each(|(t, g)| *t += alpha * g);
@@ -265,7 +276,10 @@ fn inverse_gradient(ctx: &mut Ctx) -> anyhow::Result<()> {
         here: gap.into(),
         unit: "relative",
         verdict: Verdict::at_most(gap, 1e-6, 1e-3),
-        setup: format!("m = {m}, f64, points in 8 dimensions; residual of the inverse {:.1e}", report.residual),
+        setup: format!(
+            "m = {m}, f64, points in 8 dimensions; residual of the inverse {:.1e}",
+            report.residual
+        ),
     });
     let one = ctx.time(1, || {
         black_box(rule()).ok();

@@ -110,8 +110,7 @@ mod tests {
                 for j in 0..m {
                     let unit: f64 = (0..m).map(|k| a[i * m + k] * y[k * m + j]).sum();
                     assert!((unit - f64::from(u8::from(i == j))).abs() < 1e-9, "{m} {i} {j} {unit}");
-                    let sum: f64 =
-                        (0..m).map(|k| values[k] * vectors[k * m + i] * vectors[k * m + j]).sum();
+                    let sum: f64 = (0..m).map(|k| values[k] * vectors[k * m + i] * vectors[k * m + j]).sum();
                     assert!((sum - a[i * m + j]).abs() < 1e-12, "{m} {i} {j} {sum}");
                 }
             }

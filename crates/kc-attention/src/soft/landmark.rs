@@ -7,7 +7,7 @@ use kc_gemm::gemm_into_with;
 use super::{LN_EPS, Scalar, Shape, SoftConfig, check_finite};
 
 /// Elements of patches that are gathered at a time.
-const GATHERED: usize = 1 << 18;
+const GATHERED: usize = 1 << 17;
 
 /// Where the landmarks come from. All but `Given` see the scaled queries `q d^(-1/4)`.
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +86,9 @@ impl<T: Scalar> Plan<T> {
             weights: None,
         };
         match landmark {
-            Landmark::Conv { w, gamma, beta } => plan.weights = Some(plan.convolution(shape, *w, gamma, beta)?),
+            Landmark::Conv { w, gamma, beta } => {
+                plan.weights = Some(plan.convolution(shape, *w, gamma, beta)?)
+            }
             Landmark::Given(given) => {
                 let want = [shape.batch, shape.heads, count, shape.channels];
                 if given.shape() != want || count == 0 {
@@ -101,7 +103,8 @@ impl<T: Scalar> Plan<T> {
             match landmark {
                 Landmark::Given(_) => plan.kept.push((0..count).collect()),
                 Landmark::Random { seed } => {
-                    let mut tokens: Vec<usize> = (0..shape.tokens).filter(|&i| plan.counts(entry, i)).collect();
+                    let mut tokens: Vec<usize> =
+                        (0..shape.tokens).filter(|&i| plan.counts(entry, i)).collect();
                     KcRng::new(*seed, 0).shuffle(&mut tokens);
                     tokens.truncate(count);
                     tokens.sort_unstable();
@@ -157,8 +160,9 @@ impl<T: Scalar> Plan<T> {
             check_finite(name, TensorView::from_slice([d], x)?)?;
         }
         check_finite("conv_w", w)?;
-        let w = w.to_tensor()?;
-        let (w, taps) = (w.as_slice(), rows * columns);
+        let copy = if w.is_contiguous() { None } else { Some(w.to_tensor()?) };
+        let w = copy.as_ref().map_or_else(|| w.as_slice().unwrap_or_default(), Tensor::as_slice);
+        let taps = rows * columns;
         let mut weights = Tensor::zeros([taps * d, d])?;
         for input in 0..d {
             for (tap, block) in weights.as_mut_slice().chunks_exact_mut(d * d).enumerate() {
@@ -318,10 +322,16 @@ impl<T: Scalar> ConvGrads<T> {
     /// The weights' gradient as `[d, d, rows, columns]`.
     pub(super) fn unfold(&self, plan: &Plan<T>) -> Result<Tensor<T, 4>> {
         let [rows, columns] = plan.patch;
-        let d = self.weights.shape()[1];
-        Tensor::from_fn([d, d, rows, columns], |[out, input, r, c]| {
-            self.weights[[(r * columns + c) * d + input, out]]
-        })
+        let (d, taps) = (self.weights.shape()[1], rows * columns);
+        let mut out = Tensor::zeros([d, d, rows, columns])?;
+        for (tap, block) in self.weights.as_slice().chunks_exact(d * d).enumerate() {
+            for (input, row) in block.chunks_exact(d).enumerate() {
+                for (output, &x) in row.iter().enumerate() {
+                    out.as_mut_slice()[(output * d + input) * taps + tap] = x;
+                }
+            }
+        }
+        Ok(out)
     }
 
     /// Adds another's.
@@ -357,8 +367,11 @@ pub(super) fn backward<T: Scalar>(
             norm.forward(before, &mut normal)?;
             let mut slope = d_landmarks.to_vec();
             gelu_backward(Gelu::Exact, &normal, &mut slope)?;
-            let mut grads =
-                ConvGrads { weights: Tensor::zeros(weights.shape())?, gamma: vec![0.0; d], beta: vec![0.0; d] };
+            let mut grads = ConvGrads {
+                weights: Tensor::zeros(weights.shape())?,
+                gamma: vec![0.0; d],
+                beta: vec![0.0; d],
+            };
             norm.backward(before, &slope, &mut normal, &mut grads.gamma, &mut grads.beta)?;
             let step = plan.block(d);
             for (landmarks, dz) in kept.chunks(step).zip(normal.chunks(step * d)) {
@@ -366,7 +379,14 @@ pub(super) fn backward<T: Scalar>(
                 let mut patches = plan.gather(entry, landmarks, q)?;
                 let to = grads.weights.view_mut();
                 gemm_into_with(config.isa, scale, patches.view().transposed(), dz, T::ONE, to)?;
-                gemm_into_with(config.isa, scale, dz, weights.view().transposed(), T::ZERO, patches.view_mut())?;
+                gemm_into_with(
+                    config.isa,
+                    scale,
+                    dz,
+                    weights.view().transposed(),
+                    T::ZERO,
+                    patches.view_mut(),
+                )?;
                 let mut rows = patches.as_slice().chunks_exact(d);
                 for &j in landmarks {
                     for token in plan.patch_tokens(j) {

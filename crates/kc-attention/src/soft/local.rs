@@ -12,7 +12,11 @@ use super::{Grid, Scalar, check_finite, head_of};
 const STRIP: usize = 8;
 
 /// Checks local kernels `[h, k, k]`.
-pub(super) fn check<T: Scalar>(kernels: Option<TensorView<'_, T, 3>>, heads: usize, grid: Grid) -> Result<()> {
+pub(super) fn check<T: Scalar>(
+    kernels: Option<TensorView<'_, T, 3>>,
+    heads: usize,
+    grid: Grid,
+) -> Result<()> {
     let Some(kernels) = kernels else { return Ok(()) };
     let [count, rows, columns] = kernels.shape();
     if count != heads {

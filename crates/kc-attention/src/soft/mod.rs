@@ -68,7 +68,7 @@ mod newton;
 mod normalize;
 mod portable;
 pub mod reference;
-//mod vit;
+mod vit;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -79,7 +79,7 @@ pub use landmark::Landmark;
 pub use layer::{LayerCache, LayerGrads, SoftAttention, SoftWeights};
 pub use newton::{Inverse, NewtonReport, newton_inverse};
 pub use portable::Scalar;
-//pub use vit::{SoftVit, VitSize};
+pub use vit::{SoftVit, VitSize};
 
 use kernel::{Kept, Panels};
 use landmark::Plan;
@@ -201,7 +201,11 @@ impl Shape {
         let patch = config.grid.patch(config.ratio);
         if config.ratio == 0 || patch[0] > sides[0] || patch[1] > sides[1] {
             let most = if sides[0] == 1 { sides[1] } else { sides[0].min(sides[1]) };
-            return Err(Error::argument("ratio", format!("1 to {most} for a grid of {sides:?}"), config.ratio));
+            return Err(Error::argument(
+                "ratio",
+                format!("1 to {most} for a grid of {sides:?}"),
+                config.ratio,
+            ));
         }
         if let Some(mask) = config.mask
             && mask.shape() != [batch, tokens]
@@ -228,7 +232,10 @@ impl Shape {
 }
 
 /// All elements finite, or an error with the position of the first that is not.
-pub(crate) fn check_finite<T: Scalar, const N: usize>(name: &'static str, x: TensorView<'_, T, N>) -> Result<()> {
+pub(crate) fn check_finite<T: Scalar, const N: usize>(
+    name: &'static str,
+    x: TensorView<'_, T, N>,
+) -> Result<()> {
     if let Some(all) = x.as_slice() {
         match math::first_non_finite(all) {
             None => return Ok(()),
@@ -251,7 +258,11 @@ fn not_finite<T: Scalar, const N: usize>(name: &'static str, x: TensorView<'_, T
 }
 
 /// Head `head` of batch entry `entry`, `[N, d]`.
-pub(crate) fn head_of<'a, T: Scalar>(x: TensorView<'a, T, 4>, entry: usize, head: usize) -> TensorView<'a, T, 2> {
+pub(crate) fn head_of<'a, T: Scalar>(
+    x: TensorView<'a, T, 4>,
+    entry: usize,
+    head: usize,
+) -> TensorView<'a, T, 2> {
     x.outer(entry).matrix(head)
 }
 
@@ -361,8 +372,10 @@ pub fn soft_attention<'a, T: Scalar>(
     config: &SoftConfig<'a, T>,
 ) -> Result<(Tensor<T, 4>, SoftCache<'a, T>)> {
     let shape = Shape::of(q, v, config)?;
+    let (plan, heads) = landmarks_of(&shape, q, landmark, config)?;
+    // Only now, as the inverses need memory too.
     let mut out = Tensor::zeros(q.shape())?;
-    let state = forward(shape, q, v, landmark, config, out.view_mut())?;
+    let state = forward(shape, plan, heads, [q, v], config, out.view_mut())?;
     Ok((out, SoftCache { q, v, landmark: *landmark, config: *config, state }))
 }
 
@@ -390,23 +403,35 @@ pub(crate) fn forward_state<T: Scalar>(
     if out.shape() != q.shape() {
         return Err(Error::shape("out", format!("{:?}", q.shape()), &out.shape()));
     }
-    forward(shape, q, v, landmark, config, out)
+    let (plan, heads) = landmarks_of(&shape, q, landmark, config)?;
+    forward(shape, plan, heads, [q, v], config, out)
 }
 
+/// Landmarks of every head, their kernels and inverses.
+fn landmarks_of<T: Scalar>(
+    shape: &Shape,
+    q: TensorView<'_, T, 4>,
+    landmark: &Landmark<'_, T>,
+    config: &SoftConfig<'_, T>,
+) -> Result<(Plan<T>, Vec<Head<T>>)> {
+    let plan = Plan::of(shape, landmark, config)?;
+    let found = kc_core::par::map_chunks(shape.all_heads(), 1, |one| {
+        let (entry, head) = (one.start / shape.heads, one.start % shape.heads);
+        prepare(shape, &plan, entry, head, head_of(q, entry, head), landmark, config)
+    });
+    let heads = found.into_iter().collect::<Result<Vec<Head<T>>>>()?;
+    Ok((plan, heads))
+}
+
+/// The two passes over the tokens.
 fn forward<T: Scalar>(
     shape: Shape,
-    q: TensorView<'_, T, 4>,
-    v: TensorView<'_, T, 4>,
-    landmark: &Landmark<'_, T>,
+    plan: Plan<T>,
+    mut heads: Vec<Head<T>>,
+    [q, v]: [TensorView<'_, T, 4>; 2],
     config: &SoftConfig<'_, T>,
     mut out: TensorViewMut<'_, T, 4>,
 ) -> Result<State<T>> {
-    let plan = Plan::of(&shape, landmark, config)?;
-    let found = kc_core::par::map_chunks(shape.all_heads(), 1, |one| {
-        let (entry, head) = (one.start / shape.heads, one.start % shape.heads);
-        prepare(&shape, &plan, entry, head, head_of(q, entry, head), landmark, config)
-    });
-    let mut heads = found.into_iter().collect::<Result<Vec<Head<T>>>>()?;
     let panels: Vec<Panels<T>> = heads.iter().map(|h| Panels::of(&h.landmarks, shape.channels)).collect();
     let inputs = kernel::Inputs { shape: &shape, q, v, mask: config.mask, isa: config.isa };
     let mut kept = Kept::room(&inputs, &panels);
@@ -417,10 +442,10 @@ fn forward<T: Scalar>(
     for (head, sums) in heads.iter_mut().zip(sums) {
         head.sums = sums;
     }
-    let weights: Vec<Vec<f64>> = heads
+    let weights = heads
         .iter()
         .map(|head| normalize::product(&head.inverse(), &head.sums, shape.channels))
-        .collect();
+        .collect::<Result<Vec<Vec<f64>>>>()?;
     kernel::apply(&inputs, &panels, &weights, kept.as_ref(), out.reborrow())?;
     if let Some(kernels) = config.local {
         local::add(&inputs, kernels, out)?;

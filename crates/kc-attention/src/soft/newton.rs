@@ -44,7 +44,9 @@ impl Default for Inverse {
 impl Inverse {
     pub(super) fn check(&self) -> Result<()> {
         match *self {
-            Inverse::Newton { ridge, .. } | Inverse::Exact { ridge } if !(0.0..f64::INFINITY).contains(&ridge) => {
+            Inverse::Newton { ridge, .. } | Inverse::Exact { ridge }
+                if !(0.0..f64::INFINITY).contains(&ridge) =>
+            {
                 Err(Error::argument("ridge", "a finite number of at least 0", ridge))
             }
             Inverse::Pinv { rcond } if !(0.0..1.0).contains(&rcond) => {
@@ -78,7 +80,10 @@ pub struct NewtonReport {
 /// assert!((y[[0, 0]] - 4.0 / 3.0).abs() < 1e-12 && report.residual < 1e-12);
 /// # Ok::<(), kc_core::Error>(())
 /// ```
-pub fn newton_inverse<E: Float>(a: TensorView<'_, E, 2>, inverse: &Inverse) -> Result<(Tensor<f64, 2>, NewtonReport)> {
+pub fn newton_inverse<E: Float>(
+    a: TensorView<'_, E, 2>,
+    inverse: &Inverse,
+) -> Result<(Tensor<f64, 2>, NewtonReport)> {
     let [m, columns] = a.shape();
     if m != columns {
         return Err(Error::shape("a", "a square matrix", &a.shape()));
@@ -258,7 +263,8 @@ impl Iteration {
 /// diagonal and the rest is mirrored.
 fn multiply(isa: Isa, [x, y]: [&[f64]; 2], m: usize, step: usize, symmetric: bool, out: &mut [f64]) {
     if m >= BLOCKED {
-        let view = |x| TensorView::from_slice([m, step], x).and_then(|x: TensorView<'_, f64, 2>| x.slice(1, 0..m));
+        let view =
+            |x| TensorView::from_slice([m, step], x).and_then(|x: TensorView<'_, f64, 2>| x.slice(1, 0..m));
         let to = TensorViewMut::from_slice([m, step], out).and_then(|out| out.slice(1, 0..m));
         if let (Ok(x), Ok(y), Ok(to)) = (view(x), view(y), to)
             && kc_gemm::gemm_into_with(isa, 1.0, x, y, 0.0, to).is_ok()

@@ -127,12 +127,14 @@ fn exact_attention_is_what_many_landmarks_give() {
     let (q, v) = (file("avgpool_exact_norm", "q"), file("avgpool_exact_norm", "v"));
     kc_ok(dir, &["attention", "soft-exact", "--q", &q, "--v", &v, "--out", "exact.npy"]);
     // With ratio 1 and means, every token is its own landmark.
-    let all = ["--grid", "8x8", "--ratio", "1", "--landmark", "avgpool", "--inverse", "pinv", "--out", "x.npy"];
+    let all =
+        ["--grid", "8x8", "--ratio", "1", "--landmark", "avgpool", "--inverse", "pinv", "--out", "x.npy"];
     kc_ok(dir, &[&["attention", "soft", "--q", &q, "--v", &v][..], &all].concat());
     let (x, exact) = (stored::<f32, 4>(&dir.join("x.npy")), stored::<f32, 4>(&dir.join("exact.npy")));
     assert!(relative_error(x.as_slice(), exact.as_slice()) < 1e-5);
     // A sequence of the same tokens has the same result.
-    let line = ["--grid", "64", "--ratio", "1", "--landmark", "avgpool", "--inverse", "pinv", "--out", "y.npy"];
+    let line =
+        ["--grid", "64", "--ratio", "1", "--landmark", "avgpool", "--inverse", "pinv", "--out", "y.npy"];
     kc_ok(dir, &[&["attention", "soft", "--q", &q, "--v", &v][..], &line].concat());
     assert_eq!(stored::<f32, 4>(&dir.join("y.npy")), x);
 }
@@ -160,6 +162,9 @@ fn bad_input_is_one_line() {
     soft(&[&pool[..], &["--dx", &q]].concat(), 2, "--grad-dir");
     let fails = |args: &[&str], message| kc_fails(folder.path(), args, 1, message);
     fails(&["attention", "soft-exact", "--q", &q, "--v", &ill, "--out", "x.npy"], "v: expected");
-    fails(&["attention", "newton-inverse", "--a", &dw, "--inverse", "exact", "--out", "y.npy"], "a: expected a symmetric");
+    fails(
+        &["attention", "newton-inverse", "--a", &dw, "--inverse", "exact", "--out", "y.npy"],
+        "a: expected a symmetric",
+    );
     fails(&["attention", "newton-inverse", "--a", &q, "--out", "y.npy"], "--a: expected (.., m, m)");
 }

@@ -90,7 +90,13 @@ fn inverses_step_for_step() {
         let (y, report) = newton_inverse(a.view(), &inverse).unwrap();
         let size = want.as_slice().iter().fold(0.0f64, |m, x| m.max(x.abs()));
         assert_close(y.as_slice(), want.as_slice(), Tol::abs(tol * size));
-        let steps = if name == "exact" { 0 } else if name == "newton_ridge_8" { 8 } else { 20 };
+        let steps = if name == "exact" {
+            0
+        } else if name == "newton_ridge_8" {
+            8
+        } else {
+            20
+        };
         assert_eq!(report.iters, steps, "{name}");
         assert_eq!(report.residual < 1e-3, name == "exact", "{name}: {}", report.residual);
     }

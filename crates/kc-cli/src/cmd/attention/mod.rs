@@ -46,10 +46,12 @@ enum Verb {
     #[command(after_help = "Example:\n  kc attention compare --a out.npy --b exact.npy")]
     Compare(compare::Args),
     /// Attend without softmax, through landmarks of a Gaussian kernel: linear in the number of tokens
-    #[command(after_help = "Examples:\n  kc attention soft --q q.npy --v v.npy --grid 28x28 --ratio 4 \\\n    \
+    #[command(
+        after_help = "Examples:\n  kc attention soft --q q.npy --v v.npy --grid 28x28 --ratio 4 \\\n    \
                       --landmark conv --conv-w w.npy --ln-g g.npy --ln-b b.npy --out x.npy\n  \
                       kc attention soft --q q.npy --v v.npy --grid 28x28 --ratio 4 --landmark avgpool \\\n    \
-                      --dx dx.npy --grad-dir grads --out x.npy --report r.json")]
+                      --dx dx.npy --grad-dir grads --out x.npy --report r.json"
+    )]
     Soft(Box<soft::Args>),
     /// Attend through the whole Gaussian kernel, which soft approximates: quadratic in the number of tokens
     #[command(after_help = "Example:\n  kc attention soft-exact --q q.npy --v v.npy --out x.npy")]
