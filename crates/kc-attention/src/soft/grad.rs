@@ -262,13 +262,16 @@ fn to_queries<T: Scalar>(
     for entry in dq.view_mut().chunks(0, 1)? {
         heads.extend(entry.chunks(1, 1)?);
     }
+    let weights = state.plan.weights_of(shape, landmark)?;
     let mut total: Option<ConvGrads<T>> = None;
     let mut heads: Vec<_> = heads.into_iter().enumerate().collect();
     while !heads.is_empty() {
         let later = heads.split_off(heads.len().min(HEADS));
         let found = heads
             .into_par_iter()
-            .map(|(i, mut dq)| one_head(shape, state, q, &d_landmarks[i], landmark, config, i, &mut dq))
+            .map(|(i, mut dq)| {
+                one_head(state, q, &d_landmarks[i], landmark, weights.as_ref(), config, i, &mut dq)
+            })
             .collect::<Result<Vec<_>>>()?;
         heads = later;
         for grads in found.into_iter().flatten() {
@@ -282,15 +285,16 @@ fn to_queries<T: Scalar>(
 }
 
 fn one_head<T: Scalar>(
-    shape: &Shape,
     state: &State<T>,
     q: TensorView<'_, T, 4>,
     d_landmarks: &[T],
     landmark: &Landmark<'_, T>,
+    weights: Option<&Tensor<T, 2>>,
     config: &SoftConfig<'_, T>,
     index: usize,
     dq: &mut TensorViewMut<'_, T, 4>,
 ) -> Result<Option<ConvGrads<T>>> {
+    let shape = &state.shape;
     let (entry, head) = (index / shape.heads, index % shape.heads);
     let kept = &state.heads[index];
     let mut dq = dq.outer_mut(0);
@@ -303,6 +307,7 @@ fn one_head<T: Scalar>(
         views,
         &kept.before,
         landmark,
+        weights,
         config,
         &mut dq.matrix_mut(0),
     )

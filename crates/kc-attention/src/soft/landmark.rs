@@ -51,7 +51,7 @@ pub(crate) struct Plan<T: Scalar> {
     chosen: Vec<Vec<usize>>,
     /// By batch entry: the tokens that count; empty without a mask.
     valid: Vec<Vec<bool>>,
-    /// The convolution as `[rows columns d, d]`.
+    /// The convolution as `[rows columns d, d]`, while landmarks are made.
     weights: Option<Tensor<T, 2>>,
 }
 
@@ -118,6 +118,23 @@ impl<T: Scalar> Plan<T> {
             }
         }
         Ok(plan)
+    }
+
+    /// Frees the weights; [`weights_of`](Self::weights_of) makes them again.
+    pub(super) fn drop_weights(&mut self) {
+        self.weights = None;
+    }
+
+    /// The weights of a convolution, as [`backward`] wants them.
+    pub(super) fn weights_of(
+        &self,
+        shape: &Shape,
+        landmark: &Landmark<'_, T>,
+    ) -> Result<Option<Tensor<T, 2>>> {
+        match landmark {
+            Landmark::Conv { w, gamma, beta } => self.convolution(shape, *w, gamma, beta).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Landmarks of a batch entry without masks.
@@ -353,6 +370,7 @@ pub(super) fn backward<T: Scalar>(
     [q, d_landmarks]: [TensorView<'_, T, 2>; 2],
     before: &[T],
     landmark: &Landmark<'_, T>,
+    weights: Option<&Tensor<T, 2>>,
     config: &SoftConfig<'_, T>,
     dq: &mut TensorViewMut<'_, T, 2>,
 ) -> Result<Option<ConvGrads<T>>> {
@@ -361,7 +379,7 @@ pub(super) fn backward<T: Scalar>(
     let mut row = vec![T::ZERO; d];
     match landmark {
         Landmark::Conv { gamma, beta, .. } => {
-            let Some(weights) = &plan.weights else { return Ok(None) };
+            let Some(weights) = weights else { return Ok(None) };
             let norm = LayerNorm { gamma, beta, eps: LN_EPS };
             let mut normal = vec![T::ZERO; before.len()];
             norm.forward(before, &mut normal)?;

@@ -414,12 +414,13 @@ fn landmarks_of<T: Scalar>(
     landmark: &Landmark<'_, T>,
     config: &SoftConfig<'_, T>,
 ) -> Result<(Plan<T>, Vec<Head<T>>)> {
-    let plan = Plan::of(shape, landmark, config)?;
+    let mut plan = Plan::of(shape, landmark, config)?;
     let found = kc_core::par::map_chunks(shape.all_heads(), 1, |one| {
         let (entry, head) = (one.start / shape.heads, one.start % shape.heads);
         prepare(shape, &plan, entry, head, head_of(q, entry, head), landmark, config)
     });
     let heads = found.into_iter().collect::<Result<Vec<Head<T>>>>()?;
+    plan.drop_weights();
     Ok((plan, heads))
 }
 
