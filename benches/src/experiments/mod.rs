@@ -31,6 +31,7 @@
 //! })?;
 //! ```
 
+mod attention;
 mod core;
 mod crossquant;
 mod fft;
@@ -42,6 +43,7 @@ mod lut_gemm;
 mod matrix_nuclear_norm;
 mod qmcpy;
 mod quant_formats;
+mod sage_attention2;
 mod smash;
 mod soft;
 
@@ -68,6 +70,11 @@ pub(crate) struct Experiment {
 
 /// All experiments, in the order of the report.
 pub(crate) const EXPERIMENTS: &[Experiment] = &[
+    Experiment {
+        name: "attention",
+        title: "Exact attention: forward, backward, decoding",
+        run: attention::run,
+    },
     Experiment { name: "core", title: "kc-core: vector mathematics", run: core::run },
     Experiment { name: "gemm", title: "kc-gemm: dense products", run: gemm::run },
     Experiment { name: "fft", title: "kc-fft: Walsh-Hadamard and Fourier transforms", run: fft::run },
@@ -102,6 +109,11 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         name: "quant_formats",
         title: "Weight files: GPTQ, AWQ, compressed-tensors, MatMulNBits, GGUF",
         run: quant_formats::run,
+    },
+    Experiment {
+        name: "sage_attention2",
+        title: "SageAttention2: attention in 4 and 8 bits",
+        run: sage_attention2::run,
     },
     Experiment { name: "soft", title: "SOFT: attention without softmax, through landmarks", run: soft::run },
     Experiment { name: "smash", title: "SMASH: sparse products row by row", run: smash::run },

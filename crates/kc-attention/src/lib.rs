@@ -6,6 +6,7 @@
 //! | [`sage`] | attention in 4 and 8 bits |
 //! | [`compare`] | how far one result is from another |
 //! | [`soft`] | a Gaussian kernel through landmarks instead of softmax, linear in the tokens |
+//! | [`sea`] | sparse attention on a mask that a small network estimates, linear in the tokens |
 //!
 //! All take queries `[B, Hq, Nq, D]` with keys and values `[B, Hkv, Nk, D]` ([`Layout::Hnd`]; or tokens before heads),
 //! with `Hq` a multiple of `Hkv`: query head `h` reads key head `h / (Hq / Hkv)`.
@@ -17,6 +18,7 @@ pub mod exact;
 mod layout;
 mod mask;
 pub mod sage;
+pub mod sea;
 pub mod soft;
 
 pub use compare::{Metrics, compare};
@@ -26,6 +28,7 @@ pub use exact::{
 };
 pub use layout::{Dims, Layout};
 pub use mask::{Mask, Select};
+pub use sea::{SeaConfig, SeaLayer, SeaParams};
 
 /// The examples of these pages run with the doc tests.
 #[cfg(doctest)]

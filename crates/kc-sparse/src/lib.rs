@@ -7,6 +7,7 @@
 //! | [`convert`] | coordinates, compressed columns, dense, sprs |
 //! | [`ops`] | add, scale, diagonal, sums, permutations |
 //! | [`spmv`] | sparse times vector, sparse times dense |
+//! | [`flat`] | [`FlatCsr`]: sparse attention masks, all heads of a query in one row |
 //! | [`smash`] | sparse times sparse: [`spgemm`], [`SpgemmPlan`], [`Mask`], the cost model of the SMASH paper |
 //!
 //! ```
@@ -23,6 +24,7 @@
 
 pub mod convert;
 pub mod csr;
+pub mod flat;
 pub mod ops;
 pub mod semiring;
 mod simd;
@@ -31,6 +33,7 @@ pub mod spmv;
 
 pub use convert::Triplets;
 pub use csr::{Csr, CsrView, Index, Order, Value};
+pub use flat::FlatCsr;
 pub use semiring::Semiring;
 pub use smash::{
     Accumulator, Mask, Phases, PlanConfig, SpgemmConfig, SpgemmPlan, SpgemmStats, Workspace, spgemm,

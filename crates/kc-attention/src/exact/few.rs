@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use kc_core::math::first_non_finite;
 use kc_core::{AlignedBuf, Error, Float, Result, TensorView, TensorViewMut, par};
 use rayon::prelude::*;
 
@@ -27,11 +28,32 @@ pub(super) fn fits<E: Float>(job: &Job<'_, E>) -> bool {
 }
 
 /// The running softmax of a piece.
-struct Part<T> {
+#[derive(Debug)]
+pub(crate) struct Part<T> {
     top: Vec<T>,
     sum: Vec<T>,
     /// `[rows, padded channels]`
     out: Vec<T>,
+    channels: usize,
+}
+
+impl<T: Scalar> Part<T> {
+    /// No keys yet; `channels` is a multiple of the lanes of every level.
+    pub(crate) fn new(rows: usize, channels: usize) -> Self {
+        let (top, sum) = (vec![-T::INFINITY; rows], vec![T::ZERO; rows]);
+        Part { top, sum, out: vec![T::ZERO; rows * channels], channels }
+    }
+
+    /// What a step of the softmax changes.
+    pub(crate) fn state(&mut self) -> Running<'_, T> {
+        let Part { top, sum, out, channels } = self;
+        Running { top, sum, out, stride: *channels, channels: *channels }
+    }
+
+    /// The weighted values so far, row after row.
+    pub(crate) fn out(&mut self) -> &mut [T] {
+        &mut self.out
+    }
 }
 
 /// Attention into `out` (in `layout`) and `lse` `[B, Hq, Nq]`.
@@ -60,7 +82,7 @@ pub(super) fn run<E: Float, T: Scalar, L: Float>(
         let (batch, kv_head) = (unit / dims.kv_heads, unit % dims.kv_heads);
         for r in 0..group * dims.queries {
             let (head, i) = (kv_head * group + r / dims.queries, r % dims.queries);
-            let (top, sum, row) = merge(parts, r, channels);
+            let (top, sum, row) = merge(parts, r);
             let part = out.reborrow().slice(0, batch..batch + 1)?;
             let mut part = match layout {
                 Layout::Hnd => part.slice(1, head..head + 1)?,
@@ -76,8 +98,9 @@ pub(super) fn run<E: Float, T: Scalar, L: Float>(
     Ok(())
 }
 
-/// Row `r` of all pieces: largest score, sum, output.
-fn merge<T: Scalar>(parts: &[Part<T>], r: usize, channels: usize) -> (T, T, Vec<T>) {
+/// Row `r` of all pieces: largest score (in base 2), sum of weights relative to it, output.
+pub(crate) fn merge<T: Scalar>(parts: &[Part<T>], r: usize) -> (T, T, Vec<T>) {
+    let channels = parts.first().map_or(0, |p| p.channels);
     let top = parts.iter().fold(-T::INFINITY, |top, p| if p.top[r] > top { p.top[r] } else { top });
     let (mut sum, mut out) = (T::ZERO, vec![T::ZERO; channels]);
     for part in parts {
@@ -129,18 +152,7 @@ impl<T: Scalar> Tile<T> {
             to[..dims.channels].iter_mut().for_each(|x| *x = *x * factor);
             to[dims.channels..].fill(T::ZERO);
         }
-        let mut part = Part {
-            top: vec![-T::INFINITY; count],
-            sum: vec![T::ZERO; count],
-            out: vec![T::ZERO; count * channels],
-        };
-        let mut state = Running {
-            top: &mut part.top,
-            sum: &mut part.sum,
-            out: &mut part.out,
-            stride: channels,
-            channels,
-        };
+        let mut part = Part::new(count, channels);
         let (k, v) = (job.k.outer(batch).matrix(kv_head), job.v.outer(batch).matrix(kv_head));
         for start in piece.clone().step_by(KEYS) {
             let keys = start..piece.end.min(start + KEYS);
@@ -151,11 +163,7 @@ impl<T: Scalar> Tile<T> {
             }
             for r in 0..count {
                 // What is not finite in a key shows in its scores.
-                job.note(
-                    self.scores[r * stride..][..keys.len()]
-                        .iter()
-                        .fold(true, |ok, s| ok & (*s - *s == T::ZERO)),
-                );
+                job.note(first_non_finite(&self.scores[r * stride..][..keys.len()]).is_none());
             }
             for g in 0..group {
                 let scores = &mut self.scores[g * dims.queries * stride..];
@@ -167,14 +175,14 @@ impl<T: Scalar> Tile<T> {
                     self.window.apply(cover, scores, stride, dims.queries, padded);
                 }
             }
-            soften(job.isa, &mut self.scores, stride, padded, &mut state);
+            soften(job.isa, &mut self.scores, stride, padded, &mut part.state());
             for j in (0..keys.len()).step_by(BLOCK) {
                 let block = rows(v, keys.start + j..keys.end, channels, &mut self.rows);
-                blend(job.isa, &self.scores[j..], stride, count, &block, state.out);
+                blend(job.isa, &self.scores[j..], stride, count, &block, part.out());
             }
         }
         // And what is not finite in a value shows in the output, whatever its weight.
-        job.note(part.out.iter().fold(true, |ok, o| ok & (*o - *o == T::ZERO)));
+        job.note(first_non_finite(&part.out).is_none());
         part
     }
 }

@@ -12,7 +12,7 @@ use super::portable;
 use super::x86;
 
 /// The type of scores and sums: f64 for f64, f32 for all others.
-pub(super) trait Scalar: Real + std::ops::AddAssign {
+pub(crate) trait Scalar: Real + std::ops::AddAssign {
     /// `2^f = 1 + f (c_0 + c_1 f + ...)` for `|f| <= 1/2`: minimax fits, computed with 50 digits.
     const EXP2: &'static [Self];
     /// The lowest exponent whose power of two comes out as a number; `2^LOWEST` comes out as 0.
@@ -37,7 +37,7 @@ type Blend<T> = fn(Isa, &[T], usize, usize, &[&[T]; BLOCK], &mut [T]);
 
 /// The operations of a level.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kernels<T> {
+pub(crate) struct Kernels<T> {
     /// Rows of a tile in registers.
     pub(super) rows: usize,
     /// Columns of a tile in registers; panels are as wide, or half as wide.
@@ -45,7 +45,7 @@ pub(super) struct Kernels<T> {
     /// See [`portable::product`].
     pub(super) product: Product<T>,
     /// See [`portable::soften`].
-    pub(super) soften: Soften<T>,
+    pub(crate) soften: Soften<T>,
     /// See [`portable::slopes`].
     pub(super) slopes: Slopes<T>,
     /// See [`portable::dots`].
@@ -99,12 +99,12 @@ pub(super) struct Size {
 
 /// The state of a tile of rows: largest score so far, sum of weights, weighted values.
 #[derive(Debug)]
-pub(super) struct Running<'a, T> {
-    pub(super) top: &'a mut [T],
-    pub(super) sum: &'a mut [T],
-    pub(super) out: &'a mut [T],
-    pub(super) stride: usize,
-    pub(super) channels: usize,
+pub(crate) struct Running<'a, T> {
+    pub(crate) top: &'a mut [T],
+    pub(crate) sum: &'a mut [T],
+    pub(crate) out: &'a mut [T],
+    pub(crate) stride: usize,
+    pub(crate) channels: usize,
 }
 
 /// Picks the vector kernels of a type where there are any.

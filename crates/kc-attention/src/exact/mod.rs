@@ -48,9 +48,9 @@
 //! ```
 
 mod backward;
-mod few;
+pub(crate) mod few;
 mod forward;
-mod kernels;
+pub(crate) mod kernels;
 mod pack;
 mod portable;
 pub mod reference;
@@ -216,7 +216,7 @@ pub(crate) fn check_finite<E: Float>(name: &'static str, x: TensorView<'_, E, 4>
 
 /// An additive mask holds numbers and minus infinity.
 fn check_mask(add: TensorView<'_, f32, 4>) -> Result<()> {
-    let wrong = |x: &f32| !(*x < f32::INFINITY);
+    let wrong = |x: &f32| x.is_nan() || *x == f32::INFINITY;
     let at = match add.as_slice() {
         // Blocks without a branch for each number.
         Some(all) => all

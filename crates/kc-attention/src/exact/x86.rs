@@ -242,6 +242,21 @@ macro_rules! kernels {
                 }
             }
 
+            /// Fetches the block that follows, row by row, as reading all rows of a block at once hides their order from
+            /// the processor.
+            #[target_feature(enable = $features)]
+            fn fetch_next(rows: &[&[$t]; BLOCK]) {
+                const LINE: usize = 64 / size_of::<$t>();
+                let step =
+                    (rows[1].as_ptr() as usize).wrapping_sub(rows[0].as_ptr() as usize) / size_of::<$t>();
+                for row in rows {
+                    for at in (0..row.len()).step_by(LINE) {
+                        // A prefetch touches nothing, wherever it points.
+                        _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(BLOCK * step + at).cast());
+                    }
+                }
+            }
+
             /// See `portable::dots`.
             pub(in crate::exact) fn dots(
                 isa: Isa,
@@ -274,6 +289,7 @@ macro_rules! kernels {
                 stride: usize,
             ) {
                 let channels = keys[0].len();
+                fetch_next(keys);
                 for r in 0..count {
                     let mut sums = [$zero(); BLOCK];
                     for at in (0..channels).step_by(LANES) {
@@ -323,6 +339,7 @@ macro_rules! kernels {
                 out: &mut [$t],
             ) {
                 let channels = values[0].len();
+                fetch_next(values);
                 for r in 0..count {
                     let mut by = [$zero(); BLOCK];
                     for j in 0..BLOCK {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use kc_core::{Error, Float, Result, Tensor, TensorView};
 use rayon::prelude::*;
 
-use super::kernel::{Bias, FEW, Integers, KEYS, Kernel, Operand, PerRow, ROWS, State, Turn, WEIGHT};
+use super::kernel::{Bias, FEW, Integers, KEYS, Kernel, Operand, PerRow, RAISE, ROWS, State, Turn, WEIGHT};
 use super::pack::{KeyPanels, ValuePanels, ValueTile};
 use super::quantize::{self, Quantiser, in_head};
 use super::rows::{self, Rows};
@@ -147,6 +147,8 @@ struct Group {
     first: usize,
     rows: usize,
     scale: PerRow,
+    /// See [`Kernel::excess`].
+    excess: [i32; 8],
     state: State,
     turn: Turn,
     /// Scores of this tile have their scale already.
@@ -160,6 +162,7 @@ struct Piece<'a, 'b, E: Float> {
     job: &'b Job<'a, E>,
     head: usize,
     rows: Range<usize>,
+    kernel: Kernel,
     source: &'b Source<'a, E>,
     quantiser: &'b Quantiser,
 }
@@ -168,16 +171,17 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
     fn new(job: &'b Job<'a, E>, head: usize, rows: Range<usize>) -> Self {
         let Dims { heads, kv_heads, .. } = job.dims;
         let source = head / heads * kv_heads + job.dims.kv_head(head % heads);
-        Piece { job, head, rows, source: &job.sources[source], quantiser: &job.queries[head] }
+        let kernel = job.kernel.here();
+        Piece { job, head, rows, kernel, source: &job.sources[source], quantiser: &job.queries[head] }
     }
 
     fn run(&self, room: &mut Room, out: &mut [f32], lse: &mut [f32]) {
-        let (kernel, dims) = (self.job.kernel, &self.job.dims);
+        let (kernel, dims) = (self.kernel, &self.job.dims);
         let channels = self.source.values.channels();
         let depth = kernel.depth(dims.channels);
         let mut groups = self.groups();
         let taken: usize = groups.iter().map(|g| g.rows).sum();
-        self.pack_queries(&groups, depth, room);
+        self.pack_queries(&mut groups, depth, room);
         room.sums.clear();
         room.sums.resize(taken * channels, 0.0);
         room.scores.resize(GROUPS * ROWS * KEYS, 0.0);
@@ -195,12 +199,19 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
                     let bias = self.bias(group, tile, shared, &room.shared, &mut room.bias);
                     group.scaled = bias.is_some();
                     let q = &room.q[group.first * depth..][..group.rows * depth];
-                    kernel.scores(group.rows, q, keys, bias, &mut scores[..group.rows * KEYS]);
+                    kernel.scores(group.rows, q, &group.excess, keys, bias, &mut scores[..group.rows * KEYS]);
                 }
                 match values {
-                    ValueTile::Integers { words, delta } => {
+                    ValueTile::Integers { words, delta, raised } => {
                         room.integers.resize(GROUPS * ROWS * KEYS, 0);
-                        self.integers(some, &room.scores, &mut room.integers, words, delta, &mut room.sums);
+                        self.integers(
+                            some,
+                            &room.scores,
+                            &mut room.integers,
+                            (words, raised),
+                            delta,
+                            &mut room.sums,
+                        );
                     }
                     ValueTile::Floats(values) => {
                         room.floats.resize(GROUPS * ROWS * KEYS, 0.0);
@@ -222,7 +233,7 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
                 *scale = self.quantiser.scale(self.rows.start + first + r);
             }
             let (state, turn) = (State::NEW, Turn::default());
-            Group { first, rows, scale, state, turn, scaled: false, active: false }
+            Group { first, rows, scale, excess: [0; 8], state, turn, scaled: false, active: false }
         };
         (0..count).step_by(ROWS).map(group).collect()
     }
@@ -243,8 +254,8 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
     }
 
     /// Codes of all groups, `[depth, rows]` words each.
-    fn pack_queries(&self, groups: &[Group], depth: usize, room: &mut Room) {
-        let kernel = self.job.kernel;
+    fn pack_queries(&self, groups: &mut [Group], depth: usize, room: &mut Room) {
+        let kernel = self.kernel;
         let d = self.job.dims.channels;
         let width = d.next_multiple_of(4);
         room.codes.clear();
@@ -257,11 +268,18 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
             for r in 0..group.rows.min(self.rows.len() - group.first) {
                 let row = self.rows.start + group.first + r;
                 self.quantiser.encode(row, rows.get(row), &mut room.codes[..d]);
+                group.excess[r] = kernel.excess(&room.codes);
                 let words = q.iter_mut().skip(r).step_by(group.rows);
                 match kernel.operand {
                     Operand::Words => {
                         for (word, [a, b]) in words.zip(room.codes.as_chunks::<2>().0) {
                             *word = i32::from(*a) & 0xffff | i32::from(*b) << 16;
+                        }
+                    }
+                    #[cfg(target_arch = "x86_64")]
+                    Operand::Raised => {
+                        for (word, [a, b]) in words.zip(room.codes.as_chunks::<2>().0) {
+                            *word = (i32::from(*a) + RAISE) & 0xffff | (i32::from(*b) + RAISE) << 16;
                         }
                     }
                     Operand::Quads => {
@@ -350,11 +368,11 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
         groups: &mut [Group],
         scores: &[f32],
         weights: &mut [i16],
-        words: &[i32],
+        (words, raised): (&[i32], bool),
         delta: &[f32],
         sums: &mut [f32],
     ) {
-        let kernel = self.job.kernel;
+        let kernel = self.kernel;
         let exact = self.job.config.lse;
         let integers = match self.job.config.pv {
             PvMode::Int8 => Integers { unit: 255.0, local: false, exact },
@@ -371,9 +389,9 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
         let each = groups.iter().zip(weights.chunks_exact(ROWS * KEYS));
         for (group, weights) in each.filter(|(g, _)| g.active) {
             let sums = &mut sums[group.first * delta.len()..][..group.rows * delta.len()];
-            group.shrink(sums, delta.len());
+            group.shrink(kernel, sums, delta.len());
             let weights = &weights[..group.rows * KEYS];
-            kernel.values(group.rows, weights, words, delta, &group.turn, sums);
+            kernel.values(group.rows, weights, words, raised, delta, &group.turn, sums);
         }
     }
 
@@ -385,7 +403,7 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
         values: &[f32],
         sums: &mut [f32],
     ) {
-        let kernel = self.job.kernel;
+        let kernel = self.kernel;
         let channels = values.len() / KEYS;
         let fp8 = matches!(self.job.config.pv, PvMode::Fp8 | PvMode::Fp8F16Acc);
         let each = scores.chunks_exact(ROWS * KEYS).zip(weights.chunks_exact_mut(ROWS * KEYS));
@@ -399,7 +417,7 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
         let each = groups.iter().zip(weights.chunks_exact(ROWS * KEYS));
         for (group, weights) in each.filter(|(g, _)| g.active) {
             let sums = &mut sums[group.first * channels..][..group.rows * channels];
-            group.shrink(sums, channels);
+            group.shrink(kernel, sums, channels);
             kernel.values_float(group.rows, &weights[..group.rows * KEYS], values, sums);
         }
     }
@@ -446,10 +464,10 @@ impl Group {
     }
 
     /// Makes earlier sums relative to the new largest score.
-    fn shrink(&self, sums: &mut [f32], channels: usize) {
+    fn shrink(&self, kernel: Kernel, sums: &mut [f32], channels: usize) {
         for (sums, factor) in sums.chunks_exact_mut(channels).zip(self.turn.shrink) {
             if factor != 1.0 {
-                sums.iter_mut().for_each(|x| *x *= factor);
+                rows::scale(kernel.isa(), sums, factor);
             }
         }
     }

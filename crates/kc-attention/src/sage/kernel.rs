@@ -3,10 +3,18 @@
 //! | Level | Codes of the keys | 8 bits | 4 bits | Weights times values |
 //! |---|---|---|---|---|
 //! | portable | words | loops | loops | loops |
-//! | AVX2, AVX-512 | words; quads for 4 bits | `vpmaddwd` | `vpmaddubsw`, sums in 16 bits | `vpmaddwd`, FMA |
+//! | AVX2, AVX-512 | raised words; quads for 4 bits | `vpmaddwd` | `vpmaddubsw`, sums in 16 bits | `vpmaddwd`, FMA |
 //! | AVX-512 with VNNI | quads | `vpdpbusd` | `vpdpbusd` | `vpdpwssd`, FMA |
 //!
 //! A *word* is 32 bits: two codes of 16 bits that belong to neighbouring channels, or four of 8 bits.
+//!
+//! # Integers summed as floats
+//! Integer additions may go to any of the four vector pipes of Zen and so get into the way of the products, which only
+//! two take; additions of floats go to the other two. The bits of a whole number below `2^24` are, read as f32, that
+//! number times `2^-149`, and adding such floats is exact: their bits are the bits of the sum. So where no product is
+//! negative and no sum reaches `2^24`, products are summed as floats, 1.24 times as fast. *Raised* codes are not
+//! negative: 128 is added to each, and what that adds to the sum is subtracted again. A thread that flushes such small
+//! floats to zero adds integers; the bits are the same.
 
 use kc_core::{Isa, Level};
 
@@ -40,6 +48,9 @@ pub(super) const SUM: i32 = 16 * 16384;
 pub(super) enum Operand {
     /// Two codes of 16 bits.
     Words,
+    /// The same of codes raised by 128.
+    #[cfg(target_arch = "x86_64")]
+    Raised,
     /// Four codes of 8 bits; those of the queries are unsigned, raised by [`Kernel::raise`].
     Quads,
 }
@@ -51,6 +62,8 @@ pub(super) struct Kernel {
     family: Family,
     pub(super) bits: QkBits,
     pub(super) operand: Operand,
+    /// This thread keeps small floats.
+    gradual: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,24 +71,39 @@ enum Family {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Vnni,
 }
 
 /// Channels up to which sums of 4-bit products stay within 16 bits: `80 D <= 32767`.
 #[cfg(target_arch = "x86_64")]
 const NARROW: usize = 400;
 
+/// Channels up to which sums of raised products stay below `2^24`: `255^2 D <= 2^24`.
+#[cfg(target_arch = "x86_64")]
+const EXACT: usize = 256;
+
+/// What raised codes of 8 bits are raised by.
+pub(super) const RAISE: i32 = 128;
+
 impl Kernel {
     pub(super) fn new(isa: Isa, bits: QkBits, channels: usize) -> Self {
         let (family, operand) = match isa.level() {
+            #[cfg(target_arch = "x86_64")]
+            level if level >= Level::Avx512Icl => (Family::Vnni, Operand::Quads),
             #[cfg(target_arch = "x86_64")]
             level if level >= Level::Avx2 && bits == QkBits::Int4 && channels <= NARROW => {
                 (Family::Avx2, Operand::Quads)
             }
             #[cfg(target_arch = "x86_64")]
+            level if level >= Level::Avx2 && bits == QkBits::Int8 && channels <= EXACT => {
+                (Family::Avx2, Operand::Raised)
+            }
+            #[cfg(target_arch = "x86_64")]
             level if level >= Level::Avx2 => (Family::Avx2, Operand::Words),
             _ => (Family::Portable, Operand::Words),
         };
-        Kernel { isa, family, bits, operand }
+        Kernel { isa, family, bits, operand, gradual: false }
     }
 
     /// The level of the loops.
@@ -83,19 +111,51 @@ impl Kernel {
         self.isa
     }
 
+    /// The kernel as the calling thread runs it.
+    pub(super) fn here(self) -> Self {
+        match self.family {
+            Family::Portable => self,
+            #[cfg(target_arch = "x86_64")]
+            _ => Kernel { gradual: x86::keeps_small_floats(), ..self },
+        }
+    }
+
+    /// Whether values of 8 bits are raised too.
+    pub(super) fn raises_values(&self) -> bool {
+        match self.family {
+            Family::Portable => false,
+            #[cfg(target_arch = "x86_64")]
+            Family::Avx2 => true,
+            #[cfg(target_arch = "x86_64")]
+            Family::Vnni => false,
+        }
+    }
+
     /// Words of a row of `channels` codes.
     pub(super) fn depth(&self, channels: usize) -> usize {
         match self.operand {
-            Operand::Words => channels.div_ceil(4) * 2,
             Operand::Quads => channels.div_ceil(4),
+            _ => channels.div_ceil(4) * 2,
         }
     }
 
     /// What is added to the codes of queries in quads, so that they are not negative.
     pub(super) fn raise(&self) -> i32 {
         match self.bits {
-            QkBits::Int8 => 128,
+            QkBits::Int8 => RAISE,
             QkBits::Int4 => 8,
+        }
+    }
+
+    /// What the sums of a query with these codes are too large by.
+    pub(super) fn excess(&self, codes: &[i8]) -> i32 {
+        match self.operand {
+            #[cfg(target_arch = "x86_64")]
+            Operand::Raised => {
+                let sum: i32 = codes.iter().map(|c| i32::from(*c)).sum();
+                RAISE * (sum + 255 * codes.len() as i32)
+            }
+            _ => 0,
         }
     }
 
@@ -106,6 +166,12 @@ impl Kernel {
         };
         match (self.operand, self.family) {
             (Operand::Words, _) => 0,
+            // Not negative, as no code exceeds 127: see `excess`.
+            #[cfg(target_arch = "x86_64")]
+            (Operand::Raised, _) => {
+                let sum: i32 = codes.iter().map(|c| i32::from(*c) + RAISE).sum();
+                RAISE * (255 * codes.len() as i32 - sum)
+            }
             #[cfg(target_arch = "x86_64")]
             (Operand::Quads, Family::Avx2) => {
                 let half = |from| (-self.raise() * sum(from)) & 0xffff;
@@ -171,6 +237,8 @@ pub(super) struct Turn {
     pub(super) weight: PerRow,
     /// Whether the sums of all keys of the tile fit 32 bits.
     pub(super) fits: bool,
+    /// The sum of each query's weights in this tile.
+    pub(super) sums: [i32; 8],
 }
 
 /// How weights become integers.
@@ -185,11 +253,13 @@ pub(super) struct Integers {
 }
 
 impl Kernel {
-    /// `out[r][j] = (sum of products) factor[j]`, or with a bias `that * scale[r] + bias`.
+    /// `out[r][j] = (sum of products - excess[r]) factor[j]`, or with a bias `that * scale[r] + bias`.
+    #[expect(clippy::too_many_arguments, reason = "one call site")]
     pub(super) fn scores(
         &self,
         rows: usize,
         q: &[i32],
+        excess: &[i32; 8],
         keys: KeyTile<'_>,
         bias: Option<Bias<'_>>,
         out: &mut [f32],
@@ -201,7 +271,12 @@ impl Kernel {
         match self.family {
             Family::Portable => portable::scores(rows, q, keys, bias, out),
             #[cfg(target_arch = "x86_64")]
-            Family::Avx2 => x86::avx2::scores(self.isa, self.operand, rows, q, keys, bias, out),
+            Family::Avx2 => {
+                let as_floats = self.gradual;
+                x86::avx2::scores(self.isa, (self.operand, as_floats), rows, q, excess, keys, bias, out);
+            }
+            #[cfg(target_arch = "x86_64")]
+            Family::Vnni => x86::avx512::scores(self.isa, rows, q, keys, bias, out),
         }
     }
 
@@ -220,6 +295,8 @@ impl Kernel {
             Family::Portable => portable::weigh(rows, scores, factor, integers, state, out),
             #[cfg(target_arch = "x86_64")]
             Family::Avx2 => x86::avx2::weigh(self.isa, rows, scores, factor, integers, state, out),
+            #[cfg(target_arch = "x86_64")]
+            Family::Vnni => x86::avx512::weigh(self.isa, rows, scores, factor, integers, state, out),
         }
     }
 
@@ -246,7 +323,7 @@ impl Kernel {
         turn
     }
 
-    /// Adds weights times values to the result of each query. `values` are `[D / SIDE, KEYS / 2, SIDE]` words, `delta` the
+    /// Adds weights times values to the result of each query. `raised` values are 128 too large. `values` are `[D / SIDE, KEYS / 2, SIDE]` words, `delta` the
     /// step of each channel.
     #[expect(clippy::too_many_arguments, reason = "one call site")]
     pub(super) fn values(
@@ -254,6 +331,7 @@ impl Kernel {
         rows: usize,
         weights: &[i16],
         values: &[i32],
+        raised: bool,
         delta: &[f32],
         turn: &Turn,
         out: &mut [f32],
@@ -264,7 +342,12 @@ impl Kernel {
         match self.family {
             Family::Portable => portable::values(rows, weights, values, delta, turn, out),
             #[cfg(target_arch = "x86_64")]
-            Family::Avx2 => x86::avx2::values(self.isa, rows, weights, values, delta, turn, out),
+            Family::Avx2 => {
+                let sums = (raised, self.gradual);
+                x86::avx2::values(self.isa, sums, rows, weights, values, delta, turn, out);
+            }
+            #[cfg(target_arch = "x86_64")]
+            Family::Vnni => x86::avx512::values(self.isa, rows, weights, values, delta, turn, out),
         }
     }
 

@@ -4,6 +4,8 @@ use kc_core::{Error, Float, Isa, Result, Tensor, TensorView};
 
 use crate::{Attention, Dims, Layout, Mask};
 
+pub mod cache;
+mod decode;
 mod forward;
 mod groups;
 mod kernel;
@@ -18,6 +20,7 @@ mod varlen;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use cache::{CacheConfig, CacheValues, SageKvCache};
 pub use groups::Groups;
 pub use quantize::{Quantized, quantize_k, quantize_q};
 pub use varlen::sage_attention_varlen;

@@ -6,7 +6,7 @@ use kc_core::{AlignedBuf, Error, Float, Result, TensorView};
 use kc_quant::fp8;
 use rayon::prelude::*;
 
-use super::kernel::{KEYS, Kernel, KeyTile, Operand, SIDE, VALUE};
+use super::kernel::{KEYS, Kernel, KeyTile, Operand, RAISE, SIDE, VALUE};
 use super::quantize::{self, Quantiser};
 use super::rows::{self, Rows};
 use super::{PvMode, QkBits, SageConfig, smooth};
@@ -61,8 +61,10 @@ impl KeyPanels {
                 }
                 match (kernel.bits, kernel.operand) {
                     (QkBits::Int4, _) => nibbles(&codes, width, bytemuck_bytes(data)),
-                    (_, Operand::Words) => words(&codes, width, data),
                     (_, Operand::Quads) => quads(&codes, width, data),
+                    (_, Operand::Words) => words(&codes, width, 0, data),
+                    #[cfg(target_arch = "x86_64")]
+                    (_, Operand::Raised) => words(&codes, width, RAISE, data),
                 }
             }
         });
@@ -94,7 +96,7 @@ impl KeyPanels {
             Operand::Quads => {
                 rows::expand_bytes(self.kernel.isa(), packed, kc_core::bytemuck::cast_slice_mut(room));
             }
-            Operand::Words => {
+            _ => {
                 // The two words of a quad lie `SIDE` words apart.
                 for (packed, room) in packed.chunks_exact(2 * SIDE).zip(room.chunks_exact_mut(2 * SIDE)) {
                     for j in 0..SIDE {
@@ -121,18 +123,18 @@ fn stored(kernel: Kernel, depth: usize) -> usize {
     match (kernel.bits, kernel.operand) {
         (QkBits::Int8, _) => KEYS * depth,
         (QkBits::Int4, Operand::Quads) => KEYS * depth / 2,
-        (QkBits::Int4, Operand::Words) => KEYS * depth / 4,
+        (QkBits::Int4, _) => KEYS * depth / 4,
     }
 }
 
-/// Codes `[KEYS, width]` as words of two.
-fn words(codes: &[i8], width: usize, out: &mut [i32]) {
+/// Codes `[KEYS, width]`, raised, as words of two.
+fn words(codes: &[i8], width: usize, raise: i32, out: &mut [i32]) {
     let depth = width / 2;
     for (side, codes) in codes.chunks_exact(SIDE * width).enumerate() {
         let out = &mut out[side * depth * SIDE..][..depth * SIDE];
         for (j, codes) in codes.chunks_exact(width).enumerate() {
             for (step, [a, b]) in codes.as_chunks::<2>().0.iter().enumerate() {
-                out[step * SIDE + j] = i32::from(*a) & 0xffff | i32::from(*b) << 16;
+                out[step * SIDE + j] = (i32::from(*a) + raise) & 0xffff | (i32::from(*b) + raise) << 16;
             }
         }
     }
@@ -177,14 +179,14 @@ pub(super) struct ValuePanels {
 
 enum Data {
     /// Integers, tile by tile, and the step of each channel: of each tile, or (if there is one row) of all.
-    Integers { words: AlignedBuf<i32>, delta: Vec<f32> },
+    Integers { words: AlignedBuf<i32>, delta: Vec<f32>, raised: bool },
     /// `[KEYS, channels]` for each tile, and what sums of a channel are multiplied with.
     Floats { values: AlignedBuf<f32>, factor: Vec<f32> },
 }
 
 /// The values of a tile.
 pub(super) enum ValueTile<'a> {
-    Integers { words: &'a [i32], delta: &'a [f32] },
+    Integers { words: &'a [i32], delta: &'a [f32], raised: bool },
     Floats(&'a [f32]),
 }
 
@@ -228,9 +230,9 @@ impl ValuePanels {
         let data = match config.pv {
             PvMode::F16 { .. } => {
                 let delta = largest.iter().flatten().map(|bits| step(*bits, VALUE)).collect();
-                integers(kernel, v, &mean, channels, delta, VALUE)?
+                integers(kernel, v, &mean, delta, (VALUE, false))?
             }
-            PvMode::Int8 => integers(kernel, v, &mean, channels, whole(127.0), 127.0)?,
+            PvMode::Int8 => integers(kernel, v, &mean, whole(127.0), (127.0, kernel.raises_values()))?,
             PvMode::F32 => floats(isa, v, &mean, vec![1.0; channels], false)?,
             PvMode::Fp8 => floats(isa, v, &mean, whole(448.0), true)?,
             PvMode::Fp8F16Acc => floats(isa, v, &mean, whole(2.25), true)?,
@@ -241,7 +243,7 @@ impl ValuePanels {
     /// Bytes that the values take.
     pub(super) fn bytes(&self) -> usize {
         4 * match &self.data {
-            Data::Integers { words, delta } => words.len() + delta.len(),
+            Data::Integers { words, delta, .. } => words.len() + delta.len(),
             Data::Floats { values, factor } => values.len() + factor.len(),
         }
     }
@@ -254,12 +256,13 @@ impl ValuePanels {
     /// Tile `tile`.
     pub(super) fn tile(&self, tile: usize) -> ValueTile<'_> {
         match &self.data {
-            Data::Integers { words, delta } => {
+            Data::Integers { words, delta, raised } => {
                 let size = KEYS / 2 * self.channels;
                 let step = if delta.len() == self.channels { 0 } else { tile * self.channels };
                 ValueTile::Integers {
                     words: &words[tile * size..][..size],
                     delta: &delta[step..step + self.channels],
+                    raised: *raised,
                 }
             }
             Data::Floats { values, .. } => {
@@ -301,11 +304,12 @@ fn integers<E: Float>(
     kernel: Kernel,
     v: TensorView<'_, E, 2>,
     mean: &[f32],
-    channels: usize,
     delta: Vec<f32>,
-    limit: f32,
+    (limit, raised): (f32, bool),
 ) -> Result<Data> {
     let [n, d] = v.shape();
+    let channels = d.next_multiple_of(SIDE);
+    let raise = if raised { RAISE } else { 0 };
     let tiles = n.div_ceil(KEYS);
     let size = KEYS / 2 * channels;
     let isa = kernel.isa();
@@ -327,10 +331,10 @@ fn integers<E: Float>(
                     pair.fill(0.0);
                 }
             }
-            rows::interleave(isa, &pair[0], &pair[1], &inverse, limit, &mut words[p * SIDE..]);
+            rows::interleave(isa, &pair[0], &pair[1], &inverse, limit, raise, &mut words[p * SIDE..]);
         }
     });
-    Ok(Data::Integers { words, delta })
+    Ok(Data::Integers { words, delta, raised })
 }
 
 fn floats<E: Float>(

@@ -9,7 +9,7 @@
 //! let four = TensorView::from_slice([2, 2], &[0.90, 0.97, 0.95, 0.90])?;
 //! assert_eq!(plan_by_score(four, 2)?.as_slice(), [8, 4, 4, 8]);
 //! let eight = TensorView::from_slice([2, 2], &[1.0; 4])?;
-//! assert_eq!(plan_by_budget(four, eight, 0.955)?.as_slice(), [8, 4, 4, 4]);
+//! assert_eq!(plan_by_budget(four, eight, 0.95)?.as_slice(), [8, 4, 4, 4]);
 //! # Ok::<(), kc_core::Error>(())
 //! ```
 

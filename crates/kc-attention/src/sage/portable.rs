@@ -50,6 +50,13 @@ pub(super) fn encode(row: &[f32], mean: &[f32], inverse: f32, limit: f32, out: &
 }
 
 #[inline(always)]
+pub(super) fn encode_channels(row: &[f32], inverse: &[f32], limit: f32, out: &mut [i8]) {
+    for ((out, &x), &inverse) in out.iter_mut().zip(row).zip(inverse) {
+        *out = round(x * inverse, limit) as i8;
+    }
+}
+
+#[inline(always)]
 pub(super) fn widen(row: &[f32], mean: &[f32], top: &mut [u32]) {
     const ABS: u32 = 0x7fff_ffff;
     if mean.is_empty() {
@@ -64,14 +71,21 @@ pub(super) fn widen(row: &[f32], mean: &[f32], top: &mut [u32]) {
 }
 
 #[inline(always)]
-pub(super) fn interleave(a: &[f32], b: &[f32], inverse: &[f32], limit: f32, out: &mut [i32]) {
+pub(super) fn interleave(a: &[f32], b: &[f32], inverse: &[f32], limit: f32, raise: i32, out: &mut [i32]) {
     let (a, b, inverse) = (a.as_chunks::<SIDE>().0, b.as_chunks::<SIDE>().0, inverse.as_chunks::<SIDE>().0);
     for (((a, b), inverse), out) in a.iter().zip(b).zip(inverse).zip(out.chunks_mut(KEYS / 2 * SIDE)) {
         let out = &mut out[..SIDE];
         for c in 0..SIDE {
             let (low, high) = (round(a[c] * inverse[c], limit), round(b[c] * inverse[c], limit));
-            out[c] = low & 0xffff | high << 16;
+            out[c] = (low + raise) & 0xffff | (high + raise) << 16;
         }
+    }
+}
+
+#[inline(always)]
+pub(super) fn scale(row: &mut [f32], factor: f32) {
+    for x in row {
+        *x *= factor;
     }
 }
 
@@ -138,7 +152,7 @@ pub(super) fn scores(rows: usize, q: &[i32], keys: KeyTile<'_>, bias: Option<Bia
     }
 }
 
-/// `2^x` for x in -126 to 0, within `3e-6` of it, or `8e-8` if `FINE`.
+/// `2^x` for x in -126 to 0, within `3e-6` of it, or `2e-7` if `FINE`.
 #[inline(always)]
 fn exp2<const FINE: bool>(x: f32) -> f32 {
     let sum = x + MAGIC;
@@ -158,9 +172,9 @@ fn exp2<const FINE: bool>(x: f32) -> f32 {
 
 /// Coefficients of `2^f` for f in ±1/2, with the least relative error.
 pub(super) const EXP2: [f32; 5] = [0.999_999_3, 0.693_121_8, 0.240_247_44, 0.055_917_86, 0.009_570_101];
-/// The same with one term more.
+/// The same with one term more, and `2^0` exact: what need not shrink stays as it is.
 pub(super) const EXP2_FINE: [f32; 6] =
-    [1.000_000_1, 0.693_146_94, 0.240_221_2, 0.055_507_13, 0.009_675_541, 0.001_327_647_1];
+    [1.0, 0.693_147, 0.240_222_42, 0.055_507_336, 0.009_671_513, 0.001_326_472_7];
 
 /// The powers of 2 below which a weight is nothing.
 pub(super) const LEAST: f32 = -126.0;
@@ -219,6 +233,7 @@ pub(super) fn weigh(
             sum += i32::from(*out);
         }
         next.fits &= sum <= SUM;
+        next.sums[r] = sum;
         state.sum[r] = state.sum[r] * next.shrink[r] + sum as f32 * next.weight[r];
         if integers.exact {
             state.exact[r] = state.exact[r] * next.shrink[r] + powers.iter().sum::<f32>() * next.weight[r];

@@ -53,10 +53,14 @@ loops! {
     largest(row: &[f32], mean: &[f32]) -> u32;
     /// `round((x - mean) * inverse)`, half to even, within `±limit`.
     encode(row: &[f32], mean: &[f32], inverse: f32, limit: f32, out: &mut [i8]);
+    /// `round(x * inverse)`, half to even, within `±limit`, with an inverse for each channel.
+    encode_channels(row: &[f32], inverse: &[f32], limit: f32, out: &mut [i8]);
     /// Raises the bits of the largest `|x - mean|` of each channel.
     widen(row: &[f32], mean: &[f32], top: &mut [u32]);
     /// Codes of 16 bits of the channels of two rows, side by side in one word; 16 channels, then `16 KEYS / 2` words on.
-    interleave(a: &[f32], b: &[f32], inverse: &[f32], limit: f32, out: &mut [i32]);
+    interleave(a: &[f32], b: &[f32], inverse: &[f32], limit: f32, raise: i32, out: &mut [i32]);
+    /// Multiplies all elements.
+    scale(row: &mut [f32], factor: f32);
     /// `sum x (y - mean)`; no mean, if it is empty.
     dot_without(x: &[f32], y: &[f32], mean: &[f32]) -> f32;
     /// Two codes of 4 bits in each byte, as bytes.

@@ -7,4 +7,5 @@ static ALLOCATOR: Counting = Counting;
 
 mod exact;
 mod sage;
+mod sea;
 mod soft;

@@ -64,7 +64,7 @@ fn masks_layouts_types_and_gradients() {
     kc_io::write(dir.join("half.npy"), &halves.into_any()).expect("written");
     let brains = Tensor::from_fn(read.shape(), |i| bf16::from_f32(read[i])).expect("bfloats");
     kc_io::write(dir.join("brain.safetensors"), &brains.into_any()).expect("written");
-    for (file, tolerance) in [("half.npy", 5e-3), ("brain.safetensors:data", 4e-2)] {
+    for (file, tolerance) in [("half.npy", 5e-3), ("brain.safetensors:arr_0", 4e-2)] {
         let args = ["attention", "exact", "--q", file, "--k", &k, "--v", &v, "--out", "h.npy", "--causal"];
         kc_ok(dir, &args);
         assert_close(stored::<4>(dir.join("h.npy")).as_slice(), causal.as_slice(), Tol::abs(tolerance));
@@ -113,6 +113,57 @@ fn masks_layouts_types_and_gradients() {
     let back = [&cu[..], &["--grad-out", "q1.npy", "--grad-dir", "gp"]].concat();
     kc_ok(dir, &[&args[..], &back].concat());
     assert_eq!(stored::<3>(dir.join("gp/dq.npy")).shape(), packed.shape());
+}
+
+#[test]
+fn caches_are_stored_appended_to_and_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    let [q, k, v, exact] = ["q", "k", "v", "o_exact"].map(|what| case("decode_int4_int8", what));
+    for (bits, values, most) in
+        [("8", "f16", 3e-3), ("8", "int8", 5e-3), ("4", "int8", 2e-2), ("4", "fp8", 5e-2)]
+    {
+        let args =
+            ["attention", "sage-cache", "--k", &k, "--v", &v, "--out", "c.safetensors", "--json", "c.json"];
+        let found = kc_json(dir, &[&args[..], &["--bits", bits, "--values", values]].concat(), "c.json");
+        assert_eq!((found["bits"].to_string().as_str(), found["values"].as_str()), (bits, Some(values)));
+        let decode = ["attention", "sage-decode", "--cache", "c.safetensors", "--q", &q, "--out", "o.npy"];
+        kc_ok(dir, &[&decode[..], &["--lse", "l.npy"]].concat());
+        let compare = ["attention", "compare", "--a", "o.npy", "--b", &exact, "--json", "m.json"];
+        let metrics = kc_json(dir, &compare, "m.json");
+        assert!(metrics["rel_l1"].as_f64().expect("a number") < most, "{bits} {values}: {metrics}");
+    }
+    // The same keys once more: every weight is halved, the output stays.
+    let before = stored::<4>(dir.join("o.npy"));
+    let lse = stored::<3>(dir.join("l.npy"));
+    let args = [
+        "attention",
+        "sage-cache",
+        "--append",
+        "c.safetensors",
+        "--k",
+        &k,
+        "--v",
+        &v,
+        "--out",
+        "d.safetensors",
+    ];
+    kc_ok(dir, &args);
+    let decode = ["attention", "sage-decode", "--cache", "d.safetensors", "--q", &q, "--out", "p.npy"];
+    kc_ok(dir, &[&decode[..], &["--lse", "m.npy"]].concat());
+    assert_close(stored::<4>(dir.join("p.npy")).as_slice(), before.as_slice(), Tol::abs(2e-2));
+    let longer = stored::<3>(dir.join("m.npy"));
+    for (longer, lse) in longer.as_slice().iter().zip(lse.as_slice()) {
+        assert!((longer - lse - 2f32.ln()).abs() < 1e-4);
+    }
+    let cache = |more: &[&str], code, message: &str| {
+        let args = ["attention", "sage-cache", "--k", &k, "--v", &v, "--out", "e.safetensors"];
+        kc_fails(dir, &[&args[..], more].concat(), code, message);
+    };
+    cache(&["--bits", "5"], 2, "--bits");
+    cache(&["--page", "10"], 1, "page: expected a multiple of 64");
+    cache(&["--append", &q], 1, "error");
+    cache(&["--append", "c.safetensors", "--bits", "8"], 2, "--bits");
 }
 
 #[test]

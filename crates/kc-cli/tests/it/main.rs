@@ -2,6 +2,7 @@
 
 mod attention;
 mod crossquant;
+mod cut_cross_entropy;
 mod fireq;
 mod flexq;
 mod frame;
@@ -16,6 +17,9 @@ mod qmc_transform;
 mod quant_formats;
 mod quant_matmul;
 mod quantize;
+mod sage;
+mod sea;
 mod smash;
+mod snnk;
 mod soft;
 mod support;

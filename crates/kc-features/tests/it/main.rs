@@ -1,1 +1,10 @@
-//! Tests through the public interface.
+//! Integration tests of kc-features.
+
+use kc_testing::alloc::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+mod positive;
+mod projection;
+mod snnk;

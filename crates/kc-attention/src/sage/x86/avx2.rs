@@ -5,41 +5,33 @@ use std::arch::x86_64::*;
 use kc_core::{Isa, Level};
 
 use super::super::kernel::{
-    Bias, FEW, Integers, KEYS, KeyTile, Operand, PerRow, ROWS, SIDE, SUM, State, Turn,
+    Bias, FEW, Integers, KEYS, KeyTile, Operand, PerRow, RAISE, ROWS, SIDE, SUM, State, Turn,
 };
 use super::super::portable::{EXP2, EXP2_FINE, LEAST, MAGIC};
 
 /// Lanes of a register.
 const LANES: usize = 8;
 
-/// Calls the function for groups of that many rows.
-macro_rules! by_rows {
-    ($isa:ident, $rows:ident, $name:ident $(<$generic:tt>)? ($($arg:expr),*)) => {{
-        assert!($isa.level() >= Level::Avx2, "the kernel needs AVX2");
-        // SAFETY: an Isa of this level was detected, so the processor has AVX2 and FMA; the caller has checked the
-        // lengths of all slices.
-        unsafe {
-            match $rows {
-                FEW => $name::<FEW $(, $generic)?>($($arg),*),
-                ROWS => $name::<ROWS $(, $generic)?>($($arg),*),
-                other => unreachable!("groups of {other} rows"),
-            }
-        }
-    }};
-}
+/// How products of words are summed: as integers or as floats; or those of quads.
+const WORDS: u8 = 0;
+const FLOATS: u8 = 1;
+const QUADS: u8 = 2;
 
+#[expect(clippy::too_many_arguments, reason = "one call site")]
 pub(in super::super) fn scores(
     isa: Isa,
-    operand: Operand,
+    operand: (Operand, bool),
     rows: usize,
     q: &[i32],
+    excess: &[i32; 8],
     keys: KeyTile<'_>,
     bias: Option<Bias<'_>>,
     out: &mut [f32],
 ) {
     match operand {
-        Operand::Words => by_rows!(isa, rows, scores_of<false>(q, keys, bias, out)),
-        Operand::Quads => by_rows!(isa, rows, scores_of<true>(q, keys, bias, out)),
+        (Operand::Quads, _) => by_rows!(Avx2, isa, rows, scores_of<QUADS>(q, excess, keys, bias, out)),
+        (Operand::Raised, true) => by_rows!(Avx2, isa, rows, scores_of<FLOATS>(q, excess, keys, bias, out)),
+        _ => by_rows!(Avx2, isa, rows, scores_of<WORDS>(q, excess, keys, bias, out)),
     }
 }
 
@@ -53,8 +45,8 @@ pub(in super::super) fn weigh(
     out: &mut [i16],
 ) -> Turn {
     match integers.exact {
-        false => by_rows!(isa, rows, weigh_of<false>(scores, factor, integers, state, out)),
-        true => by_rows!(isa, rows, weigh_of<true>(scores, factor, integers, state, out)),
+        false => by_rows!(Avx2, isa, rows, weigh_of<false>(scores, factor, integers, state, out)),
+        true => by_rows!(Avx2, isa, rows, weigh_of<true>(scores, factor, integers, state, out)),
     }
 }
 
@@ -66,11 +58,13 @@ pub(in super::super) fn weigh_float(
     state: &mut State,
     out: &mut [f32],
 ) -> Turn {
-    by_rows!(isa, rows, weigh_float_of(scores, factor, state, out))
+    by_rows!(Avx2, isa, rows, weigh_float_of(scores, factor, state, out))
 }
 
+#[expect(clippy::too_many_arguments, reason = "one call site")]
 pub(in super::super) fn values(
     isa: Isa,
+    (raised, as_floats): (bool, bool),
     rows: usize,
     weights: &[i16],
     values: &[i32],
@@ -78,7 +72,12 @@ pub(in super::super) fn values(
     turn: &Turn,
     out: &mut [f32],
 ) {
-    by_rows!(isa, rows, values_of(weights, values, delta, turn, out));
+    let excess = if raised { RAISE } else { 0 };
+    if raised && as_floats {
+        by_rows!(Avx2, isa, rows, values_of<true>(weights, values, excess, delta, turn, out));
+    } else {
+        by_rows!(Avx2, isa, rows, values_of<false>(weights, values, excess, delta, turn, out));
+    }
 }
 
 pub(in super::super) fn values_float(
@@ -88,15 +87,16 @@ pub(in super::super) fn values_float(
     values: &[f32],
     out: &mut [f32],
 ) {
-    by_rows!(isa, rows, values_float_of(weights, values, out));
+    by_rows!(Avx2, isa, rows, values_float_of(weights, values, out));
 }
 
 /// # Safety
 /// `q` holds `depth` times `R` words, `keys.words` `depth` times `KEYS`, `keys.start` and `keys.factor` `KEYS` each, `out`
 /// `R` times `KEYS`, and the bias reaches all of them.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn scores_of<const R: usize, const QUADS: bool>(
+unsafe fn scores_of<const R: usize, const HOW: u8>(
     q: &[i32],
+    excess: &[i32; 8],
     keys: KeyTile<'_>,
     bias: Option<Bias<'_>>,
     out: &mut [f32],
@@ -108,11 +108,9 @@ unsafe fn scores_of<const R: usize, const QUADS: bool>(
         let mut sums = [[_mm256_setzero_si256(); 2]; R];
         // SAFETY: all offsets are below the lengths of the contract.
         unsafe {
-            if QUADS {
-                for sums in &mut sums {
-                    for (v, sum) in sums.iter_mut().enumerate() {
-                        *sum = _mm256_loadu_si256(keys.start.as_ptr().add(first + v * LANES).cast());
-                    }
+            for sums in &mut sums {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm256_loadu_si256(keys.start.as_ptr().add(first + v * LANES).cast());
                 }
             }
             let mut words = keys.words.as_ptr().add(first * depth);
@@ -122,12 +120,19 @@ unsafe fn scores_of<const R: usize, const QUADS: bool>(
                 let high = _mm256_loadu_si256(words.add(LANES).cast());
                 for (r, [a, b]) in sums.iter_mut().enumerate() {
                     let code = _mm256_set1_epi32(*codes.add(r));
-                    if QUADS {
-                        *a = _mm256_add_epi16(*a, _mm256_maddubs_epi16(code, low));
-                        *b = _mm256_add_epi16(*b, _mm256_maddubs_epi16(code, high));
-                    } else {
-                        *a = _mm256_add_epi32(*a, _mm256_madd_epi16(code, low));
-                        *b = _mm256_add_epi32(*b, _mm256_madd_epi16(code, high));
+                    match HOW {
+                        QUADS => {
+                            *a = _mm256_add_epi16(*a, _mm256_maddubs_epi16(code, low));
+                            *b = _mm256_add_epi16(*b, _mm256_maddubs_epi16(code, high));
+                        }
+                        FLOATS => {
+                            *a = add_as_floats(*a, _mm256_madd_epi16(code, low));
+                            *b = add_as_floats(*b, _mm256_madd_epi16(code, high));
+                        }
+                        _ => {
+                            *a = _mm256_add_epi32(*a, _mm256_madd_epi16(code, low));
+                            *b = _mm256_add_epi32(*b, _mm256_madd_epi16(code, high));
+                        }
                     }
                 }
                 words = words.add(SIDE);
@@ -137,7 +142,10 @@ unsafe fn scores_of<const R: usize, const QUADS: bool>(
                 let at = first + v * LANES;
                 let factor = _mm256_loadu_ps(keys.factor.as_ptr().add(at));
                 for (r, sums) in sums.iter().enumerate() {
-                    let sum = if QUADS { _mm256_madd_epi16(sums[v], ones) } else { sums[v] };
+                    let sum = match HOW {
+                        QUADS => _mm256_madd_epi16(sums[v], ones),
+                        _ => _mm256_sub_epi32(sums[v], _mm256_set1_epi32(excess[r])),
+                    };
                     let mut t = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), factor);
                     if let Some(bias) = &bias {
                         let add = _mm256_loadu_ps(bias.values.as_ptr().add(r * bias.stride + at));
@@ -148,6 +156,13 @@ unsafe fn scores_of<const R: usize, const QUADS: bool>(
             }
         }
     }
+}
+
+/// The sum of whole numbers from 0 that stays below `2^24`: see [`kernel`](super::super::kernel).
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_as_floats(a: __m256i, b: __m256i) -> __m256i {
+    _mm256_castps_si256(_mm256_add_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b)))
 }
 
 /// `2^x` times what the coefficients were multiplied with, for x in -126 to 0.
@@ -180,14 +195,14 @@ fn exp2_or_zero(x: __m256) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn load(row: &PerRow) -> __m256 {
+pub(super) fn load(row: &PerRow) -> __m256 {
     // SAFETY: a row has the eight lanes of a register.
     unsafe { _mm256_loadu_ps(row.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn store(row: &mut PerRow, x: __m256) {
+pub(super) fn store(row: &mut PerRow, x: __m256) {
     // SAFETY: a row has the eight lanes of a register.
     unsafe { _mm256_storeu_ps(row.as_mut_ptr(), x) }
 }
@@ -242,7 +257,13 @@ unsafe fn largest<const R: usize>(scores: &[f32]) -> PerRow {
 /// distance from it.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn turn(largest: &mut PerRow, factor: &PerRow, local: bool, state: &mut State, turn: &mut Turn) -> PerRow {
+pub(super) fn turn(
+    largest: &mut PerRow,
+    factor: &PerRow,
+    local: bool,
+    state: &mut State,
+    turn: &mut Turn,
+) -> PerRow {
     let nothing = _mm256_set1_ps(f32::NEG_INFINITY);
     let scaled = _mm256_mul_ps(load(largest), load(factor));
     let before = load(&state.top);
@@ -283,12 +304,14 @@ unsafe fn weigh_of<const R: usize, const EXACT: bool>(
     }
     let (least, ones) = (_mm256_set1_ps(-30.0), _mm256_set1_epi16(1));
     let (mut sums, mut exacts) = ([0.0f32; 8], [0.0f32; 8]);
-    for r in 0..R {
+    // Bounds that the compiler does not know: unrolled, these loops would need more registers than there are.
+    let (rows, keys) = (out.len() / KEYS, out.len() / R);
+    for r in 0..rows.min(R) {
         let (base, scale) = (_mm256_set1_ps(base[r]), _mm256_set1_ps(factor[r]));
         let offset = _mm256_set1_ps(offset[r]);
         let mut sum = _mm256_setzero_si256();
         let mut exact = _mm256_setzero_ps();
-        for at in (0..KEYS).step_by(SIDE) {
+        for at in (0..keys).step_by(SIDE) {
             let mut codes = [_mm256_setzero_si256(); 2];
             for (v, code) in codes.iter_mut().enumerate() {
                 // SAFETY: inside of row `r`, by the contract.
@@ -307,6 +330,7 @@ unsafe fn weigh_of<const R: usize, const EXACT: bool>(
         }
         let sum = sum_integers(sum);
         next.fits &= sum <= SUM;
+        next.sums[r] = sum;
         sums[r] = sum as f32;
         if EXACT {
             exacts[r] = sum_lanes(exact);
@@ -336,11 +360,12 @@ unsafe fn weigh_float_of<const R: usize>(
     let mut base = unsafe { largest::<R>(scores) };
     let offset = turn(&mut base, factor, false, state, &mut next);
     let mut sums = [0.0f32; 8];
-    for r in 0..R {
+    let (rows, keys) = (out.len() / KEYS, out.len() / R);
+    for r in 0..rows.min(R) {
         let (base, scale) = (_mm256_set1_ps(base[r]), _mm256_set1_ps(factor[r]));
         let offset = _mm256_set1_ps(offset[r]);
         let mut sum = _mm256_setzero_ps();
-        for at in (0..KEYS).step_by(LANES) {
+        for at in (0..keys).step_by(LANES) {
             // SAFETY: inside of row `r`, by the contract.
             unsafe {
                 let t = _mm256_loadu_ps(scores.as_ptr().add(r * KEYS + at));
@@ -361,9 +386,10 @@ unsafe fn weigh_float_of<const R: usize>(
 /// `weights` holds `R` times `KEYS` numbers, `values` `KEYS / 2` words for each of the channels that `delta` has, which are
 /// a multiple of `SIDE`, and `out` `R` times these channels.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn values_of<const R: usize>(
+unsafe fn values_of<const R: usize, const FLOATS: bool>(
     weights: &[i16],
     values: &[i32],
+    excess: i32,
     delta: &[f32],
     turn: &Turn,
     out: &mut [f32],
@@ -383,8 +409,13 @@ unsafe fn values_of<const R: usize>(
                     let high = _mm256_loadu_si256(words.add(LANES).cast());
                     for (r, [a, b]) in sums.iter_mut().enumerate() {
                         let weight = _mm256_set1_epi32(pair.add(r * KEYS / 2).read_unaligned());
-                        *a = _mm256_add_epi32(*a, _mm256_madd_epi16(weight, low));
-                        *b = _mm256_add_epi32(*b, _mm256_madd_epi16(weight, high));
+                        if FLOATS {
+                            *a = add_as_floats(*a, _mm256_madd_epi16(weight, low));
+                            *b = add_as_floats(*b, _mm256_madd_epi16(weight, high));
+                        } else {
+                            *a = _mm256_add_epi32(*a, _mm256_madd_epi16(weight, low));
+                            *b = _mm256_add_epi32(*b, _mm256_madd_epi16(weight, high));
+                        }
                     }
                     words = words.add(SIDE);
                     pair = pair.add(1);
@@ -395,7 +426,8 @@ unsafe fn values_of<const R: usize>(
                     for (r, sums) in sums.iter().enumerate() {
                         let to = out.as_mut_ptr().add(r * channels + at);
                         let factor = _mm256_mul_ps(delta, _mm256_set1_ps(turn.weight[r]));
-                        let sum = _mm256_cvtepi32_ps(sums[v]);
+                        let above = _mm256_set1_epi32(excess * turn.sums[r]);
+                        let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums[v], above));
                         _mm256_storeu_ps(to, _mm256_fmadd_ps(sum, factor, _mm256_loadu_ps(to)));
                     }
                 }

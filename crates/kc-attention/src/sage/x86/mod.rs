@@ -6,7 +6,25 @@ use kc_core::{Isa, Level};
 
 use super::portable;
 
+/// Calls the function for groups of that many rows.
+macro_rules! by_rows {
+    ($level:ident, $isa:ident, $rows:ident, $name:ident $(<$generic:tt>)? ($($arg:expr),*)) => {{
+        assert!($isa.level() >= Level::$level, "the kernel needs its level");
+        // SAFETY: an Isa of this level was detected, so the processor has its instructions; the caller has checked the
+        // lengths of all slices.
+        unsafe {
+            match $rows {
+                FEW => $name::<FEW $(, $generic)?>($($arg),*),
+                ROWS => $name::<ROWS $(, $generic)?>($($arg),*),
+                other => unreachable!("groups of {other} rows"),
+            }
+        }
+    }};
+}
+
 pub(super) mod avx2;
+pub(super) mod avx512;
+pub(super) mod decode;
 
 /// A safe entry for each loop of [`portable`], compiled for AVX2.
 macro_rules! entries {
@@ -28,8 +46,20 @@ entries! {
     add(row: &[f32], sums: &mut [f64]);
     largest(row: &[f32], mean: &[f32]) -> u32;
     encode(row: &[f32], mean: &[f32], inverse: f32, limit: f32, out: &mut [i8]);
+    encode_channels(row: &[f32], inverse: &[f32], limit: f32, out: &mut [i8]);
     widen(row: &[f32], mean: &[f32], top: &mut [u32]);
-    interleave(a: &[f32], b: &[f32], inverse: &[f32], limit: f32, out: &mut [i32]);
+    interleave(a: &[f32], b: &[f32], inverse: &[f32], limit: f32, raise: i32, out: &mut [i32]);
+    scale(row: &mut [f32], factor: f32);
     dot_without(x: &[f32], y: &[f32], mean: &[f32]) -> f32;
     expand_bytes(packed: &[u8], out: &mut [i8]);
+}
+
+/// Whether this thread neither flushes small results to zero nor takes small operands for zero.
+pub(super) fn keeps_small_floats() -> bool {
+    const FLUSH_TO_ZERO: u32 = 1 << 15;
+    const DENORMALS_ARE_ZERO: u32 = 1 << 6;
+    let mut state = 0u32;
+    // SAFETY: stores the 32 bits of the register, which every x86-64 processor has, to the variable.
+    unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &mut state, options(nostack, preserves_flags)) };
+    state & (FLUSH_TO_ZERO | DENORMALS_ARE_ZERO) == 0
 }

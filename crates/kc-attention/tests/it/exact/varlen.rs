@@ -1,8 +1,9 @@
 //! Packed sequences.
 
-use kc_attention::{Mask, attention, attention_varlen};
+use kc_attention::exact::reference;
+use kc_attention::{Mask, attention, attention_varlen, attention_varlen_backward};
 use kc_core::{Error, Tensor, TensorView};
-use kc_testing::same_on_any_pool;
+use kc_testing::{Tol, assert_close, same_on_any_pool};
 
 use super::{normal, with_lse};
 
@@ -38,6 +39,41 @@ fn each_sequence_is_attention_of_its_own() {
                     }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn gradients_of_each_sequence_are_its_own() {
+    let (cu_q, cu_k) = ([0, 5, 5, 130, 133], [0, 9, 20, 160, 160]);
+    let (q, k, v) = (normal([133, 4, 24], 1), normal([160, 2, 24], 2), normal([160, 2, 24], 3));
+    let d_o = normal([133, 4, 24], 4);
+    let run = || {
+        let found = attention_varlen(q.view(), k.view(), v.view(), &cu_q, &cu_k, true, &with_lse()).unwrap();
+        let cu: [&[usize]; 2] = [&cu_q, &cu_k];
+        attention_varlen_backward(q.view(), k.view(), v.view(), &found, d_o.view(), cu, true, &with_lse())
+            .unwrap()
+    };
+    let [dq, dk, dv] = same_on_any_pool(run);
+    for s in 0..4 {
+        let (queries, keys) = (cu_q[s]..cu_q[s + 1], cu_k[s]..cu_k[s + 1]);
+        let part = |x: &Tensor<f32, 3>, range: &std::ops::Range<usize>| {
+            let x: TensorView<'_, f32, 3> = x.view().slice(0, range.clone()).unwrap();
+            x.unsqueezed().permuted([0, 2, 1, 3]).unwrap().to_tensor().unwrap()
+        };
+        if queries.is_empty() || keys.is_empty() {
+            assert!(part(&dq, &queries).as_slice().iter().all(|x| *x == 0.0));
+            assert!(part(&dk, &keys).as_slice().iter().all(|x| *x == 0.0));
+            continue;
+        }
+        let (q, k, v, d_o) = (part(&q, &queries), part(&k, &keys), part(&v, &keys), part(&d_o, &queries));
+        let scale = 1.0 / 24f64.sqrt();
+        let want =
+            reference::attention_backward(q.view(), k.view(), v.view(), d_o.view(), &Mask::CAUSAL, scale)
+                .unwrap();
+        let got = [part(&dq, &queries), part(&dk, &keys), part(&dv, &keys)];
+        for (got, want) in got.iter().zip(&want) {
+            assert_close(got.as_slice(), want.as_slice(), Tol::new(5e-6, 2e-5));
         }
     }
 }

@@ -37,8 +37,9 @@ fn cases_are_as_near_as_simulated() {
         let config = config(&case["opts"]);
         let mask = mask(&case);
         let plain = reference::sage_attention(q.view(), k.view(), v.view(), &mask, &config).unwrap();
-        // A weight on the edge between two halves moves the result by that much.
-        assert_close(plain.out.as_slice(), sim.as_slice(), Tol::abs(5e-5));
+        // A weight on the edge between two codes moves one result by 1e-4, and the mean hardly.
+        assert_close(plain.out.as_slice(), sim.as_slice(), Tol::abs(2e-4));
+        assert!(compare(plain.out.view(), sim.view()).unwrap().rel_l1 < 2e-5);
         assert_close(plain.lse.unwrap().as_slice(), lse_sim.as_slice(), Tol::abs(2e-5));
         each_isa(|isa| {
             let config = SageConfig { isa, ..config.clone() };

@@ -1,7 +1,9 @@
 //! Attention in 4 and 8 bits.
 
+mod cache;
 mod codes;
 mod golden;
+mod properties;
 
 use kc_attention::sage::{Granularity, PvMode, QkBits, SageConfig};
 use kc_testing::golden_json;

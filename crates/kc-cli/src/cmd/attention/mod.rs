@@ -1,9 +1,11 @@
 //! `kc attention`: exact attention and its cheaper forms.
 
+mod cache;
 mod compare;
 mod exact;
 mod inputs;
 mod sage;
+mod sea;
 mod soft;
 
 use anyhow::Result;
@@ -42,6 +44,17 @@ enum Verb {
     #[command(after_help = "Examples:\n  kc attention sage-plan --scores s.npy --eight 3\n  \
                             kc attention sage-plan --scores s.npy --target 0.95")]
     SagePlan(sage::PlanArgs),
+    /// Store keys and values in few bits for decoding, or append to what is stored
+    #[command(
+        after_help = "Examples:\n  kc attention sage-cache --k k.npy --v v.npy --out c.safetensors\n  \
+                            kc attention sage-cache --append c.safetensors --k k1.npy --v v1.npy --out c.safetensors"
+    )]
+    SageCache(cache::CacheArgs),
+    /// Attention of the newest tokens over stored keys and values
+    #[command(
+        after_help = "Example:\n  kc attention sage-decode --cache c.safetensors --q q.npy --out o.npy --causal"
+    )]
+    SageDecode(cache::DecodeArgs),
     /// Print how far one result is from another: cosine, relative L1 difference, root mean square
     #[command(after_help = "Example:\n  kc attention compare --a out.npy --b exact.npy")]
     Compare(compare::Args),
@@ -59,6 +72,30 @@ enum Verb {
     /// Invert kernel matrices by Newton's iteration, step for step as soft does, or otherwise
     #[command(after_help = "Example:\n  kc attention newton-inverse --a a.npy --iters 20 --out y.npy")]
     NewtonInverse(soft::InvertArgs),
+    /// Run a layer of sparse linear attention with an estimated mask (SEA)
+    #[command(after_help = sea::with_settings(
+        "Examples:\n  kc attention sea --config c.json --params p.safetensors --q q.npy --k k.npy --v v.npy --out o.npy\n  \
+         kc attention sea --config c.json --params p.safetensors --q q.npy --k k.npy --v v.npy --out o.npy --dump-dir d \
+         --teacher-scores z.npy --teacher-context y.npy --grad dy.npy --grad-dir g"
+    ))]
+    Sea(sea::SeaArgs),
+    /// Write fresh parameters of a SEA layer
+    #[command(after_help = sea::with_settings(
+        "Example:\n  kc attention sea-init --config c.json --seed 1 --out p.safetensors"
+    ))]
+    SeaInit(sea::InitArgs),
+    /// Train a SEA layer on a teacher's scores (Adam)
+    #[command(after_help = sea::with_settings(
+        "Example:\n  kc attention sea-distill --config c.json --q q.npy --k k.npy --v v.npy --scores z.npy --steps 300 \
+         --lr 3e-3 --out p.safetensors"
+    ))]
+    SeaDistill(sea::DistillArgs),
+    /// Exact attention on the entries of a sparse mask
+    #[command(
+        after_help = "Example:\n  kc attention sparse --q q.npy --k k.npy --v v.npy --crow crow.npy --cols cols.npy \
+                            --out o.npy"
+    )]
+    Sparse(sea::SparseArgs),
 }
 
 /// Runs the verb.
@@ -68,9 +105,15 @@ pub(crate) fn run(args: &Args, ctx: &Ctx) -> Result<Answer> {
         Verb::Sage(args) => sage::run(args),
         Verb::SageQuantize(args) => sage::quantize(args),
         Verb::SagePlan(args) => sage::plan(args),
+        Verb::SageCache(args) => cache::store(args),
+        Verb::SageDecode(args) => cache::decode(args),
         Verb::Compare(args) => compare::run(args),
         Verb::Soft(args) => soft::run(args, ctx),
         Verb::SoftExact(args) => soft::run_exact(args),
         Verb::NewtonInverse(args) => soft::run_inverse(args),
+        Verb::Sea(args) => sea::run(args),
+        Verb::SeaInit(args) => sea::run_init(args, ctx),
+        Verb::SeaDistill(args) => sea::run_distill(args, ctx),
+        Verb::Sparse(args) => sea::run_sparse(args),
     }
 }

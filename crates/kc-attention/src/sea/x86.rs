@@ -1,0 +1,297 @@
+//! The kernels of `portable.rs` for f32 with AVX2 and AVX-512.
+
+#![expect(
+    unsafe_code,
+    reason = "vector instructions and raw loads; the Isa proves the one, assertions the other"
+)]
+
+use std::arch::x86_64::*;
+
+use kc_core::{Isa, Level};
+
+use super::portable::Product;
+
+/// The same kernels for a width of registers.
+macro_rules! width {
+    ($name:ident, $features:literal, $lanes:literal, $mask:ty, $masks:ident, $zero:ident, $one:ident, $load:ident,
+     $store:ident, $fma:ident, $load_some:ident, $store_some:ident) => {
+        mod $name {
+            use super::*;
+
+            pub(super) const LANES: usize = $lanes;
+            /// Rows of a tile.
+            const ROWS: usize = 6;
+
+            /// Rows `R` of `c`, `V` vectors wide; of the last vector only the lanes of `mask`.
+            ///
+            /// # Safety
+            /// `a`, `b` and `c` point to the first elements of a tile whose elements all lie inside of their slices.
+            #[target_feature(enable = $features)]
+            unsafe fn tile<const R: usize, const V: usize>(
+                p: &Product,
+                a: *const f32,
+                b: *const f32,
+                c: *mut f32,
+                mask: $mask,
+                add: bool,
+            ) {
+                let mut sums = [[$zero(); V]; R];
+                // SAFETY: every access is to an element of the tile, or to lanes that the mask leaves out.
+                unsafe {
+                    if add {
+                        for i in 0..R {
+                            for j in 0..V - 1 {
+                                sums[i][j] = $load(c.add(i * p.c + j * LANES));
+                            }
+                            sums[i][V - 1] = $load_some(c.add(i * p.c + (V - 1) * LANES), mask);
+                        }
+                    }
+                    for k in 0..p.k {
+                        let line = b.add(k * p.b);
+                        let mut right = [$zero(); V];
+                        for j in 0..V - 1 {
+                            right[j] = $load(line.add(j * LANES));
+                        }
+                        right[V - 1] = $load_some(line.add((V - 1) * LANES), mask);
+                        for i in 0..R {
+                            let left = $one(*a.add(i * p.a[0] + k * p.a[1]));
+                            for j in 0..V {
+                                sums[i][j] = $fma(left, right[j], sums[i][j]);
+                            }
+                        }
+                    }
+                    for i in 0..R {
+                        for j in 0..V - 1 {
+                            $store(c.add(i * p.c + j * LANES), sums[i][j]);
+                        }
+                        $store_some(c.add(i * p.c + (V - 1) * LANES), mask, sums[i][V - 1]);
+                    }
+                }
+            }
+
+            /// # Safety
+            /// All elements of the product lie inside of the slices that the pointers come from.
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn product(p: &Product, a: *const f32, b: *const f32, c: *mut f32, add: bool) {
+                let mut column = 0;
+                while column < p.n {
+                    let left = p.n - column;
+                    let vectors = left.div_ceil(LANES).min(2);
+                    let lanes = (left - (vectors - 1) * LANES).min(LANES);
+                    let mask = $masks(lanes);
+                    let mut row = 0;
+                    while row < p.m {
+                        // SAFETY: the tile is a part of the product.
+                        unsafe {
+                            let (a, b) = (a.add(row * p.a[0]), b.add(column));
+                            let c = c.add(row * p.c + column);
+                            macro_rules! rows {
+                                ($r:literal) => {
+                                    if vectors == 2 {
+                                        tile::<$r, 2>(p, a, b, c, mask, add)
+                                    } else {
+                                        tile::<$r, 1>(p, a, b, c, mask, add)
+                                    }
+                                };
+                            }
+                            match p.m - row {
+                                1 => rows!(1),
+                                2 => rows!(2),
+                                3 => rows!(3),
+                                4 => rows!(4),
+                                5 => rows!(5),
+                                _ => rows!(6),
+                            }
+                        }
+                        row += (p.m - row).min(ROWS);
+                    }
+                    column += vectors * LANES;
+                }
+            }
+
+            /// # Safety
+            /// `keys` holds `(j + 1) * q.len()` elements for every `j` of `at`, and `out` is as long as `at`.
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn scores(
+                q: &[f32],
+                keys: *const f32,
+                at: &[u32],
+                scale: f32,
+                out: &mut [f32],
+            ) {
+                let (d, whole) = (q.len(), q.len() / LANES);
+                let mask = $masks(d % LANES);
+                let mut done = 0;
+                while done < at.len() {
+                    let many = (at.len() - done).min(4);
+                    let mut sums = [$zero(); 4];
+                    // Keys beyond the last are the last again, so that four run at a time.
+                    // SAFETY: the caller vouches for all rows of `at`.
+                    unsafe {
+                        let row = |i: usize| keys.add(at[done + i.min(many - 1)] as usize * d);
+                        let rows = [row(0), row(1), row(2), row(3)];
+                        for v in 0..whole {
+                            let x = $load(q.as_ptr().add(v * LANES));
+                            for i in 0..4 {
+                                sums[i] = $fma(x, $load(rows[i].add(v * LANES)), sums[i]);
+                            }
+                        }
+                        if whole * LANES < d {
+                            let x = $load_some(q.as_ptr().add(whole * LANES), mask);
+                            for i in 0..4 {
+                                sums[i] = $fma(x, $load_some(rows[i].add(whole * LANES), mask), sums[i]);
+                            }
+                        }
+                    }
+                    let mut lanes = [[0.0f32; LANES]; 4];
+                    for i in 0..4 {
+                        // SAFETY: an array of one vector.
+                        unsafe { $store(lanes[i].as_mut_ptr(), sums[i]) };
+                    }
+                    for i in 0..many {
+                        let mut width = LANES / 2;
+                        while width > 0 {
+                            for j in 0..width {
+                                lanes[i][j] += lanes[i][j + width];
+                            }
+                            width /= 2;
+                        }
+                        out[done + i] = scale * lanes[i][0];
+                    }
+                    done += many;
+                }
+            }
+
+            /// # Safety
+            /// `values` holds `(j + 1) * out.len()` elements for every `j` of `at`; `weights` is as long as `at`.
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn mix(weights: &[f32], values: *const f32, at: &[u32], out: &mut [f32]) {
+                const WIDE: usize = 8;
+                let d = out.len();
+                let mut start = 0;
+                while start < d {
+                    let left = d - start;
+                    // SAFETY: columns start.. of rows that the caller vouches for.
+                    unsafe {
+                        let to = out.as_mut_ptr().add(start);
+                        if left >= WIDE * LANES {
+                            let mut sums = [$zero(); WIDE];
+                            for (w, j) in weights.iter().zip(at) {
+                                let (w, row) = ($one(*w), values.add(*j as usize * d + start));
+                                for v in 0..WIDE {
+                                    sums[v] = $fma(w, $load(row.add(v * LANES)), sums[v]);
+                                }
+                            }
+                            for v in 0..WIDE {
+                                $store(to.add(v * LANES), sums[v]);
+                            }
+                            start += WIDE * LANES;
+                        } else {
+                            let mask = $masks(left.min(LANES));
+                            // Two sums, so that additions need not wait for each other.
+                            let mut sums = [$zero(); 2];
+                            for (i, (w, j)) in weights.iter().zip(at).enumerate() {
+                                let row = values.add(*j as usize * d + start);
+                                sums[i % 2] = $fma($one(*w), $load_some(row, mask), sums[i % 2]);
+                            }
+                            $store_some(to, mask, $fma(sums[1], $one(1.0), sums[0]));
+                            start += LANES;
+                        }
+                    }
+                }
+            }
+        }
+    };
+}
+
+/// The first `lanes` of eight.
+#[target_feature(enable = "avx2,fma")]
+fn masks8(lanes: usize) -> __m256i {
+    let numbers = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes as i32), numbers)
+}
+
+/// The first `lanes` of sixteen.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma")]
+fn masks16(lanes: usize) -> __mmask16 {
+    ((1u32 << lanes) - 1) as __mmask16
+}
+
+width!(
+    avx2,
+    "avx2,fma",
+    8,
+    __m256i,
+    masks8,
+    _mm256_setzero_ps,
+    _mm256_set1_ps,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_fmadd_ps,
+    _mm256_maskload_ps,
+    _mm256_maskstore_ps
+);
+
+width!(
+    avx512,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma",
+    16,
+    __mmask16,
+    masks16,
+    _mm512_setzero_ps,
+    _mm512_set1_ps,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_fmadd_ps,
+    load_some16,
+    _mm512_mask_storeu_ps
+);
+
+/// The lanes of the mask; zeros elsewhere.
+///
+/// # Safety
+/// The lanes of the mask lie inside of a slice.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma")]
+unsafe fn load_some16(from: *const f32, mask: __mmask16) -> __m512 {
+    // SAFETY: as this function's own.
+    unsafe { _mm512_maskz_loadu_ps(mask, from) }
+}
+
+/// [`Product::run`] for f32.
+pub(super) fn product(isa: Isa, p: Product, a: &[f32], b: &[f32], c: &mut [f32], add: bool) {
+    assert!(isa.level() >= Level::Avx2 && p.fits(a.len(), b.len(), c.len()), "operands of a product");
+    let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
+    if isa.level() >= Level::Avx512 {
+        // SAFETY: the level proves the instructions, `fits` the bounds.
+        unsafe { avx512::product(&p, a, b, c, add) }
+    } else {
+        // SAFETY: as above.
+        unsafe { avx2::product(&p, a, b, c, add) }
+    }
+}
+
+/// [`super::portable::scores`] for f32.
+pub(super) fn scores(isa: Isa, q: &[f32], keys: &[f32], at: &[u32], scale: f32, out: &mut [f32]) {
+    let inside = at.iter().all(|&j| (j as usize + 1) * q.len() <= keys.len());
+    assert!(isa.level() >= Level::Avx2 && at.len() == out.len() && inside, "keys of a row");
+    if isa.level() >= Level::Avx512 {
+        // SAFETY: the level proves the instructions, the assertion the bounds.
+        unsafe { avx512::scores(q, keys.as_ptr(), at, scale, out) }
+    } else {
+        // SAFETY: as above.
+        unsafe { avx2::scores(q, keys.as_ptr(), at, scale, out) }
+    }
+}
+
+/// [`super::portable::mix`] for f32.
+pub(super) fn mix(isa: Isa, weights: &[f32], values: &[f32], at: &[u32], out: &mut [f32]) {
+    let inside = at.iter().all(|&j| (j as usize + 1) * out.len() <= values.len());
+    assert!(isa.level() >= Level::Avx2 && at.len() == weights.len() && inside, "values of a row");
+    if isa.level() >= Level::Avx512 {
+        // SAFETY: the level proves the instructions, the assertion the bounds.
+        unsafe { avx512::mix(weights, values.as_ptr(), at, out) }
+    } else {
+        // SAFETY: as above.
+        unsafe { avx2::mix(weights, values.as_ptr(), at, out) }
+    }
+}

@@ -1,0 +1,4 @@
+//! SEA through the public interface.
+
+mod golden;
+mod support;
