@@ -6,9 +6,7 @@ use rayon::prelude::*;
 use super::kernel::{self, Inputs, Kept, Panels, TOKENS, Tile, by_head, cut, padded_rows, write_rows};
 use super::landmark::{self, ConvGrads};
 use super::portable::{Product, at_level};
-use super::{
-    Head, Landmark, Scalar, Shape, SoftCache, SoftConfig, State, check_finite, head_of, local, normalize,
-};
+use super::{Head, Landmark, Scalar, SoftCache, SoftConfig, State, check_finite, head_of, local, normalize};
 
 /// Gradients of [`soft_attention`](super::soft_attention). What has no parameters has no gradient.
 #[derive(Debug, Clone)]
