@@ -34,6 +34,10 @@ use crate::experiments::{Ctx, EXPERIMENTS, Experiment, Settings};
 use crate::machine::Machine;
 use crate::record::Report;
 
+/// Counts allocations where an experiment measures memory.
+#[global_allocator]
+static ALLOCATOR: kc_testing::alloc::Counting = kc_testing::alloc::Counting;
+
 mod flags {
     use std::path::PathBuf;
 

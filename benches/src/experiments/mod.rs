@@ -47,6 +47,7 @@ mod quant_formats;
 mod sage_attention2;
 mod smash;
 mod snnk;
+mod soft;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -121,6 +122,7 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         title: "SageAttention2: attention in 4 and 8 bits",
         run: sage_attention2::run,
     },
+    Experiment { name: "soft", title: "SOFT: attention without softmax, through landmarks", run: soft::run },
     Experiment { name: "smash", title: "SMASH: sparse products row by row", run: smash::run },
     Experiment { name: "snnk", title: "SNNK: layers as products of random features", run: snnk::run },
 ];

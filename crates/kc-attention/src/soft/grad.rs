@@ -6,9 +6,7 @@ use rayon::prelude::*;
 use super::kernel::{self, Inputs, Kept, Panels, TOKENS, Tile, by_head, cut, padded_rows, write_rows};
 use super::landmark::{self, ConvGrads};
 use super::portable::{Product, at_level};
-use super::{
-    Head, Landmark, Scalar, Shape, SoftCache, SoftConfig, State, check_finite, head_of, local, normalize,
-};
+use super::{Head, Landmark, Scalar, SoftCache, SoftConfig, State, check_finite, head_of, local, normalize};
 
 /// Gradients of [`soft_attention`](super::soft_attention). What has no parameters has no gradient.
 #[derive(Debug, Clone)]
@@ -61,13 +59,13 @@ pub(super) fn backward<T: Scalar>(
     let panels: Vec<Panels<T>> =
         state.heads.iter().map(|h| Panels::of(&h.landmarks, shape.channels)).collect();
     let pulled = kernel::sums(&inputs, &panels, dx, state.kept.as_ref());
-    let middles: Vec<Middle<T>> = state
+    let middles = state
         .heads
         .par_iter()
         .zip(&panels)
         .zip(&pulled)
         .map(|((head, panels), u)| Middle::of(head, panels, u, shape.channels))
-        .collect();
+        .collect::<Result<Vec<Middle<T>>>>()?;
     let from_tokens =
         over_tokens(&inputs, dx, &panels, &middles, state.kept.as_ref(), [dq.view_mut(), dv.view_mut()])?;
     let d_local = match config.local {
@@ -109,18 +107,18 @@ struct Middle<T> {
 }
 
 impl<T: Scalar> Middle<T> {
-    fn of(head: &Head<T>, panels: &Panels<T>, u: &[f64], channels: usize) -> Self {
+    fn of(head: &Head<T>, panels: &Panels<T>, u: &[f64], channels: usize) -> Result<Self> {
         let (m, inverse) = (head.count, head.inverse());
-        let forward = normalize::product(&inverse, &head.sums, channels);
-        let backward = normalize::product(&transposed(&inverse, m), u, channels);
-        let mut d_inverse = normalize::product(u, &transposed(&head.sums, channels), m);
+        let forward = normalize::product(&inverse, &head.sums, channels)?;
+        let backward = normalize::product(&transposed(&inverse, m), u, channels)?;
+        let mut d_inverse = normalize::product(u, &transposed(&head.sums, channels), m)?;
         let d_rows = if head.e.is_empty() {
             Vec::new()
         } else {
             normalize::backward(&head.y, &head.e, &mut d_inverse)
         };
         let y_t = transposed(&head.y, m);
-        let mut g = normalize::product(&normalize::product(&y_t, &d_inverse, m), &y_t, m);
+        let mut g = normalize::product(&normalize::product(&y_t, &d_inverse, m)?, &y_t, m)?;
         for (i, (row, a)) in g.chunks_exact_mut(m.max(1)).zip(head.a.chunks_exact(m.max(1))).enumerate() {
             let more = d_rows.get(i).copied().unwrap_or(0.0);
             row.iter_mut().zip(a).for_each(|(g, a)| *g = (more - *g) * a);
@@ -144,12 +142,12 @@ impl<T: Scalar> Middle<T> {
             }
             out
         };
-        Middle {
+        Ok(Middle {
             forward: columns(&forward),
             backward_columns: columns(&backward),
             backward_rows: padded_rows(&backward, channels, panels.depth),
             d_landmarks,
-        }
+        })
     }
 }
 
@@ -201,7 +199,7 @@ fn piece<T: Scalar>(
     let (mut value, mut slope, mut out) = (tile.v.clone(), tile.v.clone(), tile.v.clone());
     let mut own = vec![T::ZERO; if kept.is_none() { TOKENS * width } else { 0 }];
     let mut d_kernel = vec![T::ZERO; TOKENS * width];
-    let mut row_sums = vec![T::ZERO; TOKENS];
+    let mut row_sums = [T::ZERO; TOKENS];
     let mut column_sums = vec![T::ZERO; width];
     let mut sums = vec![T::ZERO; panels.count * depth];
     let scale = T::from_f64(inputs.shape.scale);
@@ -220,8 +218,7 @@ fn piece<T: Scalar>(
         let v = inputs.rows(v, entry, from, depth, &mut value[..rows * depth]);
         let dx = inputs.rows(dx, entry, from, depth, &mut slope[..rows * depth]);
         let out = &mut out[..rows * depth];
-        Tile::weigh(isa, panels, k, &middle.backward_rows, rows, out);
-        write_rows(&mut dv, part.start, out, depth);
+        Tile::weigh_rows(isa, panels, k, &middle.backward_rows, out, &mut dv, part.clone());
         let d_kernel = &mut d_kernel[..rows * width];
         for (a, b, add) in [(dx, &middle.forward, false), (v, &middle.backward_columns, true)] {
             let product = Product {
@@ -263,13 +260,16 @@ fn to_queries<T: Scalar>(
     for entry in dq.view_mut().chunks(0, 1)? {
         heads.extend(entry.chunks(1, 1)?);
     }
+    let weights = state.plan.weights_of(shape, landmark)?;
     let mut total: Option<ConvGrads<T>> = None;
     let mut heads: Vec<_> = heads.into_iter().enumerate().collect();
     while !heads.is_empty() {
         let later = heads.split_off(heads.len().min(HEADS));
         let found = heads
             .into_par_iter()
-            .map(|(i, mut dq)| one_head(shape, state, q, &d_landmarks[i], landmark, config, i, &mut dq))
+            .map(|(i, mut dq)| {
+                one_head(state, q, &d_landmarks[i], landmark, weights.as_ref(), config, i, &mut dq)
+            })
             .collect::<Result<Vec<_>>>()?;
         heads = later;
         for grads in found.into_iter().flatten() {
@@ -283,15 +283,16 @@ fn to_queries<T: Scalar>(
 }
 
 fn one_head<T: Scalar>(
-    shape: &Shape,
     state: &State<T>,
     q: TensorView<'_, T, 4>,
     d_landmarks: &[T],
     landmark: &Landmark<'_, T>,
+    weights: Option<&Tensor<T, 2>>,
     config: &SoftConfig<'_, T>,
     index: usize,
     dq: &mut TensorViewMut<'_, T, 4>,
 ) -> Result<Option<ConvGrads<T>>> {
+    let shape = &state.shape;
     let (entry, head) = (index / shape.heads, index % shape.heads);
     let kept = &state.heads[index];
     let mut dq = dq.outer_mut(0);
@@ -304,6 +305,7 @@ fn one_head<T: Scalar>(
         views,
         &kept.before,
         landmark,
+        weights,
         config,
         &mut dq.matrix_mut(0),
     )

@@ -32,7 +32,7 @@ pub(super) struct Panels<T> {
 impl<T: Scalar> Panels<T> {
     pub(super) fn of(landmarks: &[T], channels: usize) -> Self {
         let count = landmarks.len() / channels;
-        let (width, depth) = (count.next_multiple_of(LANES), channels.next_multiple_of(LANES));
+        let (width, depth) = (count.max(1).next_multiple_of(LANES), channels.next_multiple_of(LANES));
         let mut centre = vec![T::ZERO; depth];
         for (c, to) in centre[..channels].iter_mut().enumerate() {
             let sum: f64 = landmarks.chunks_exact(channels).map(|row| row[c].to_f64()).sum();
@@ -167,13 +167,15 @@ pub(super) struct Tile<T> {
     pub(super) q: Vec<T>,
     /// Values, `[TOKENS, depth]`.
     pub(super) v: Vec<T>,
+    /// Queries that had to be copied.
+    raw: Vec<T>,
     bias: Vec<T>,
 }
 
 impl<T: Scalar> Tile<T> {
     pub(super) fn new(panels: &Panels<T>) -> Self {
         let rows = || vec![T::ZERO; TOKENS * panels.depth];
-        Tile { q: rows(), v: rows(), bias: vec![T::ZERO; TOKENS] }
+        Tile { q: rows(), v: rows(), raw: rows(), bias: vec![T::ZERO; TOKENS] }
     }
 
     /// Reads `rows` queries from `first` on and measures them from the landmarks' centre.
@@ -185,13 +187,14 @@ impl<T: Scalar> Tile<T> {
         first: usize,
         rows: usize,
     ) {
+        let raw = &mut self.raw[..rows * panels.depth];
+        let raw = inputs.rows(head_of(inputs.q, entry, head), entry, first, panels.depth, raw);
         let q = &mut self.q[..rows * panels.depth];
-        inputs.fill(head_of(inputs.q, entry, head), entry, first, panels.depth, q);
         let bias = &mut self.bias[..rows];
         for (r, bias) in bias.iter_mut().enumerate() {
             *bias = if inputs.counts(entry, first + r) { T::ZERO } else { -T::INFINITY };
         }
-        at_level!(inputs.isa, centre(q, T::from_f64(inputs.shape.scale), &panels.centre, bias));
+        at_level!(inputs.isa, centre(raw, q, T::from_f64(inputs.shape.scale), &panels.centre, bias));
     }
 
     /// The kernel `[rows, width]` of the queries that were read with all landmarks.
@@ -246,6 +249,28 @@ impl<T: Scalar> Tile<T> {
             add: false,
         };
         T::product(isa, product, out);
+    }
+}
+
+impl<T: Scalar> Tile<T> {
+    /// As [`weigh`](Self::weigh), to some rows of `out`: at once, or through `scratch`.
+    pub(super) fn weigh_rows(
+        isa: Isa,
+        panels: &Panels<T>,
+        k: &[T],
+        w: &[T],
+        scratch: &mut [T],
+        out: &mut TensorViewMut<'_, T, 2>,
+        rows: std::ops::Range<usize>,
+    ) {
+        let (depth, plain) = (panels.depth, out.shape()[1] == panels.depth);
+        if plain && let Some(out) = out.as_mut_slice() {
+            Self::weigh(isa, panels, k, w, rows.len(), &mut out[rows.start * depth..rows.end * depth]);
+            return;
+        }
+        let scratch = &mut scratch[..rows.len() * depth];
+        Self::weigh(isa, panels, k, w, rows.len(), scratch);
+        write_rows(out, rows.start, scratch, depth);
     }
 }
 
@@ -405,9 +430,7 @@ pub(super) fn apply<T: Scalar>(
                     k
                 }
             };
-            let x = &mut tile.v[..rows * panels.depth];
-            Tile::weigh(inputs.isa, panels, k, &weights, rows, x);
-            write_rows(&mut out, part.start, x, panels.depth);
+            Tile::weigh_rows(inputs.isa, panels, k, &weights, &mut tile.v, &mut out, part);
         }
     });
     Ok(())

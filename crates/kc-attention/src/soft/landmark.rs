@@ -7,7 +7,7 @@ use kc_gemm::gemm_into_with;
 use super::{LN_EPS, Scalar, Shape, SoftConfig, check_finite};
 
 /// Elements of patches that are gathered at a time.
-const GATHERED: usize = 1 << 18;
+const GATHERED: usize = 1 << 17;
 
 /// Where the landmarks come from. All but `Given` see the scaled queries `q d^(-1/4)`.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +51,7 @@ pub(crate) struct Plan<T: Scalar> {
     chosen: Vec<Vec<usize>>,
     /// By batch entry: the tokens that count; empty without a mask.
     valid: Vec<Vec<bool>>,
-    /// The convolution as `[rows columns d, d]`.
+    /// The convolution as `[rows columns d, d]`, while landmarks are made.
     weights: Option<Tensor<T, 2>>,
 }
 
@@ -120,6 +120,23 @@ impl<T: Scalar> Plan<T> {
         Ok(plan)
     }
 
+    /// Frees the weights; [`weights_of`](Self::weights_of) makes them again.
+    pub(super) fn drop_weights(&mut self) {
+        self.weights = None;
+    }
+
+    /// The weights of a convolution, as [`backward`] wants them.
+    pub(super) fn weights_of(
+        &self,
+        shape: &Shape,
+        landmark: &Landmark<'_, T>,
+    ) -> Result<Option<Tensor<T, 2>>> {
+        match landmark {
+            Landmark::Conv { w, gamma, beta } => self.convolution(shape, *w, gamma, beta).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// Landmarks of a batch entry without masks.
     pub(super) fn count(&self) -> usize {
         self.count
@@ -160,8 +177,9 @@ impl<T: Scalar> Plan<T> {
             check_finite(name, TensorView::from_slice([d], x)?)?;
         }
         check_finite("conv_w", w)?;
-        let w = w.to_tensor()?;
-        let (w, taps) = (w.as_slice(), rows * columns);
+        let copy = if w.is_contiguous() { None } else { Some(w.to_tensor()?) };
+        let w = copy.as_ref().map_or_else(|| w.as_slice().unwrap_or_default(), Tensor::as_slice);
+        let taps = rows * columns;
         let mut weights = Tensor::zeros([taps * d, d])?;
         for input in 0..d {
             for (tap, block) in weights.as_mut_slice().chunks_exact_mut(d * d).enumerate() {
@@ -321,10 +339,16 @@ impl<T: Scalar> ConvGrads<T> {
     /// The weights' gradient as `[d, d, rows, columns]`.
     pub(super) fn unfold(&self, plan: &Plan<T>) -> Result<Tensor<T, 4>> {
         let [rows, columns] = plan.patch;
-        let d = self.weights.shape()[1];
-        Tensor::from_fn([d, d, rows, columns], |[out, input, r, c]| {
-            self.weights[[(r * columns + c) * d + input, out]]
-        })
+        let (d, taps) = (self.weights.shape()[1], rows * columns);
+        let mut out = Tensor::zeros([d, d, rows, columns])?;
+        for (tap, block) in self.weights.as_slice().chunks_exact(d * d).enumerate() {
+            for (input, row) in block.chunks_exact(d).enumerate() {
+                for (output, &x) in row.iter().enumerate() {
+                    out.as_mut_slice()[(output * d + input) * taps + tap] = x;
+                }
+            }
+        }
+        Ok(out)
     }
 
     /// Adds another's.
@@ -346,6 +370,7 @@ pub(super) fn backward<T: Scalar>(
     [q, d_landmarks]: [TensorView<'_, T, 2>; 2],
     before: &[T],
     landmark: &Landmark<'_, T>,
+    weights: Option<&Tensor<T, 2>>,
     config: &SoftConfig<'_, T>,
     dq: &mut TensorViewMut<'_, T, 2>,
 ) -> Result<Option<ConvGrads<T>>> {
@@ -354,7 +379,7 @@ pub(super) fn backward<T: Scalar>(
     let mut row = vec![T::ZERO; d];
     match landmark {
         Landmark::Conv { gamma, beta, .. } => {
-            let Some(weights) = &plan.weights else { return Ok(None) };
+            let Some(weights) = weights else { return Ok(None) };
             let norm = LayerNorm { gamma, beta, eps: LN_EPS };
             let mut normal = vec![T::ZERO; before.len()];
             norm.forward(before, &mut normal)?;

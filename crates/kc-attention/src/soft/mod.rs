@@ -57,29 +57,29 @@
 
 use kc_core::{Error, Isa, Result, Tensor, TensorView, TensorViewMut, math};
 
-//mod block;
+mod block;
 mod dense;
 mod grad;
 mod kernel;
 mod landmark;
-//mod layer;
+mod layer;
 mod local;
 mod newton;
 mod normalize;
 mod portable;
 pub mod reference;
-//mod vit;
+mod vit;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-//pub use block::{BlockCache, BlockGrads, SoftBlock};
+pub use block::{BlockCache, BlockGrads, BlockWeights, SoftBlock};
 pub use grad::{SoftGrads, soft_attention_backward};
 pub use kernel::{gaussian_kernel, gaussian_kernel_backward, soft_exact};
 pub use landmark::Landmark;
-//pub use layer::{LayerCache, LayerGrads, SoftAttention};
+pub use layer::{LayerCache, LayerGrads, SoftAttention, SoftWeights};
 pub use newton::{Inverse, NewtonReport, newton_inverse};
 pub use portable::Scalar;
-//pub use vit::{SoftVit, VitSize};
+pub use vit::{SoftVit, VitSize};
 
 use kernel::{Kept, Panels};
 use landmark::Plan;
@@ -372,8 +372,10 @@ pub fn soft_attention<'a, T: Scalar>(
     config: &SoftConfig<'a, T>,
 ) -> Result<(Tensor<T, 4>, SoftCache<'a, T>)> {
     let shape = Shape::of(q, v, config)?;
+    let (plan, heads) = landmarks_of(&shape, q, landmark, config)?;
+    // Only now, as the inverses need memory too.
     let mut out = Tensor::zeros(q.shape())?;
-    let state = forward(shape, q, v, landmark, config, out.view_mut())?;
+    let state = forward(shape, plan, heads, [q, v], config, out.view_mut())?;
     Ok((out, SoftCache { q, v, landmark: *landmark, config: *config, state }))
 }
 
@@ -385,28 +387,52 @@ pub fn soft_attention_into<'a, T: Scalar>(
     config: &SoftConfig<'a, T>,
     out: TensorViewMut<'_, T, 4>,
 ) -> Result<SoftCache<'a, T>> {
-    let shape = Shape::of(q, v, config)?;
-    if out.shape() != q.shape() {
-        return Err(Error::shape("out", format!("{:?}", q.shape()), &out.shape()));
-    }
-    let state = forward(shape, q, v, landmark, config, out)?;
+    let state = forward_state(q, v, landmark, config, out)?;
     Ok(SoftCache { q, v, landmark: *landmark, config: *config, state })
 }
 
-fn forward<T: Scalar>(
-    shape: Shape,
+/// As [`soft_attention_into`], without holding on to the inputs.
+pub(crate) fn forward_state<T: Scalar>(
     q: TensorView<'_, T, 4>,
     v: TensorView<'_, T, 4>,
     landmark: &Landmark<'_, T>,
     config: &SoftConfig<'_, T>,
-    mut out: TensorViewMut<'_, T, 4>,
+    out: TensorViewMut<'_, T, 4>,
 ) -> Result<State<T>> {
-    let plan = Plan::of(&shape, landmark, config)?;
+    let shape = Shape::of(q, v, config)?;
+    if out.shape() != q.shape() {
+        return Err(Error::shape("out", format!("{:?}", q.shape()), &out.shape()));
+    }
+    let (plan, heads) = landmarks_of(&shape, q, landmark, config)?;
+    forward(shape, plan, heads, [q, v], config, out)
+}
+
+/// Landmarks of every head, their kernels and inverses.
+fn landmarks_of<T: Scalar>(
+    shape: &Shape,
+    q: TensorView<'_, T, 4>,
+    landmark: &Landmark<'_, T>,
+    config: &SoftConfig<'_, T>,
+) -> Result<(Plan<T>, Vec<Head<T>>)> {
+    let mut plan = Plan::of(shape, landmark, config)?;
     let found = kc_core::par::map_chunks(shape.all_heads(), 1, |one| {
         let (entry, head) = (one.start / shape.heads, one.start % shape.heads);
-        prepare(&shape, &plan, entry, head, head_of(q, entry, head), landmark, config)
+        prepare(shape, &plan, entry, head, head_of(q, entry, head), landmark, config)
     });
-    let mut heads = found.into_iter().collect::<Result<Vec<Head<T>>>>()?;
+    let heads = found.into_iter().collect::<Result<Vec<Head<T>>>>()?;
+    plan.drop_weights();
+    Ok((plan, heads))
+}
+
+/// The two passes over the tokens.
+fn forward<T: Scalar>(
+    shape: Shape,
+    plan: Plan<T>,
+    mut heads: Vec<Head<T>>,
+    [q, v]: [TensorView<'_, T, 4>; 2],
+    config: &SoftConfig<'_, T>,
+    mut out: TensorViewMut<'_, T, 4>,
+) -> Result<State<T>> {
     let panels: Vec<Panels<T>> = heads.iter().map(|h| Panels::of(&h.landmarks, shape.channels)).collect();
     let inputs = kernel::Inputs { shape: &shape, q, v, mask: config.mask, isa: config.isa };
     let mut kept = Kept::room(&inputs, &panels);
@@ -417,8 +443,10 @@ fn forward<T: Scalar>(
     for (head, sums) in heads.iter_mut().zip(sums) {
         head.sums = sums;
     }
-    let weights: Vec<Vec<f64>> =
-        heads.iter().map(|head| normalize::product(&head.inverse(), &head.sums, shape.channels)).collect();
+    let weights = heads
+        .iter()
+        .map(|head| normalize::product(&head.inverse(), &head.sums, shape.channels))
+        .collect::<Result<Vec<Vec<f64>>>>()?;
     kernel::apply(&inputs, &panels, &weights, kept.as_ref(), out.reborrow())?;
     if let Some(kernels) = config.local {
         local::add(&inputs, kernels, out)?;

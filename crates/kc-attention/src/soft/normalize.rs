@@ -1,5 +1,8 @@
 //! Symmetric normalisation of the inverse, and products with it. All in f64.
 
+use kc_core::{Result, TensorView, TensorViewMut};
+use kc_gemm::gemm_into;
+
 /// `D_i^(-1/2)` with `D` the row sums of `a` `[m, m]`. The diagonal is 1, so no sum is less.
 pub(super) fn factors(a: &[f64], m: usize) -> Vec<f64> {
     a.chunks_exact(m.max(1)).map(|row| 1.0 / row.iter().sum::<f64>().sqrt()).collect()
@@ -31,13 +34,13 @@ pub(super) fn backward(y: &[f64], e: &[f64], grad: &mut [f64]) -> Vec<f64> {
 }
 
 /// `a b` for `a` `[l, m]` and `b` `[m, n]`.
-pub(super) fn product(a: &[f64], b: &[f64], n: usize) -> Vec<f64> {
-    let m = (b.len() / n.max(1)).max(1);
-    let mut out = vec![0.0; a.len() / m * n];
-    for (row, out) in a.chunks_exact(m).zip(out.chunks_exact_mut(n.max(1))) {
-        for (x, b) in row.iter().zip(b.chunks_exact(n)) {
-            out.iter_mut().zip(b).for_each(|(o, b)| *o += x * b);
-        }
+pub(super) fn product(a: &[f64], b: &[f64], n: usize) -> Result<Vec<f64>> {
+    let m = b.len() / n.max(1);
+    let l = a.len() / m.max(1);
+    let mut out = vec![0.0; l * n];
+    if !out.is_empty() {
+        let (a, b) = (TensorView::from_slice([l, m], a)?, TensorView::from_slice([m, n], b)?);
+        gemm_into(1.0, a, b, 0.0, TensorViewMut::from_slice([l, n], &mut out)?)?;
     }
-    out
+    Ok(out)
 }

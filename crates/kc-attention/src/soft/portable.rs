@@ -124,30 +124,32 @@ fn tile<T: Real, A: Arith, const R: usize, const W: usize>(
     for k in 0..p.depth {
         let (mut b, from) = ([T::ZERO; W], k * p.b_step + column);
         b.copy_from_slice(&p.b[from..from + W]);
-        for r in 0..R {
+        for (r, sums) in sums.iter_mut().enumerate() {
             let a = p.a[(row + r) * p.row_step + k * p.depth_step];
             for w in 0..W {
-                sums[r][w] = T::fma::<A>(a, b[w], sums[r][w]);
+                sums[w] = T::fma::<A>(a, b[w], sums[w]);
             }
         }
     }
-    for r in 0..R {
+    for (r, sums) in sums.iter().enumerate() {
         let from = (row + r) * p.c_step + column;
         let c = &mut c[from..from + W];
         for w in 0..W {
-            c[w] = if p.add { c[w] + sums[r][w] } else { sums[r][w] };
+            c[w] = if p.add { c[w] + sums[w] } else { sums[w] };
         }
     }
 }
 
-/// Rows become `scale * row - centre`; `bias` minus half their squares, or minus infinity where `bias` was that before.
+/// `rows = scale * from - centre`; `bias` minus half their squares, or minus infinity where `bias` was that before.
 #[inline(always)]
-pub(super) fn centre<T: Real, A: Arith>(rows: &mut [T], scale: T, centre: &[T], bias: &mut [T]) {
-    for (row, bias) in rows.chunks_exact_mut(centre.len()).zip(bias) {
+pub(super) fn centre<T: Real, A: Arith>(from: &[T], rows: &mut [T], scale: T, centre: &[T], bias: &mut [T]) {
+    let pairs = from.chunks_exact(centre.len()).zip(rows.chunks_exact_mut(centre.len()));
+    for ((from, row), bias) in pairs.zip(bias) {
         let mut squares = [T::ZERO; LANES];
-        for (x, c) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(centre.as_chunks::<LANES>().0) {
+        let lanes = row.as_chunks_mut::<LANES>().0.iter_mut().zip(from.as_chunks::<LANES>().0);
+        for ((x, from), c) in lanes.zip(centre.as_chunks::<LANES>().0) {
             for l in 0..LANES {
-                x[l] = T::fma::<A>(x[l], scale, -c[l]);
+                x[l] = T::fma::<A>(from[l], scale, -c[l]);
                 squares[l] = T::fma::<A>(x[l], x[l], squares[l]);
             }
         }
@@ -212,9 +214,9 @@ pub(super) fn gate<T: Real, A: Arith>(k: &[T], dk: &mut [T], row_sums: &mut [T],
         let pairs = k.as_chunks::<LANES>().0.iter().zip(dk.as_chunks_mut::<LANES>().0);
         for ((k, dk), columns) in pairs.zip(columns) {
             for l in 0..LANES {
+                sums[l] = T::fma::<A>(dk[l], k[l], sums[l]);
+                columns[l] = T::fma::<A>(dk[l], k[l], columns[l]);
                 dk[l] = dk[l] * k[l];
-                sums[l] = sums[l] + dk[l];
-                columns[l] = columns[l] + dk[l];
             }
         }
         *sum = total(sums);

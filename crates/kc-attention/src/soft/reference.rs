@@ -182,22 +182,24 @@ pub fn soft_attention<T: Scalar>(
 ) -> Result<Forward> {
     let [batch, heads, n, d] = q.shape();
     let mut x = Tensor::zeros(q.shape())?;
+    let ([height, width], [rows, columns]) = sides(config);
+    let most = (height / rows) * (width / columns);
     let mut all = Vec::new();
     for b in 0..batch {
         let counts: Vec<bool> = (0..n).map(|i| config.mask.is_none_or(|mask| mask.at([b, i]) != 0)).collect();
         for h in 0..heads {
             let read = |x: TensorView<'_, T, 4>, scale: f64| {
                 let mut out = Vec::new();
-                for i in 0..n {
+                for (i, &counted) in counts.iter().enumerate() {
                     for c in 0..d {
-                        out.push(if counts[i] { x.at([b, h, i, c]).to_f64() * scale } else { 0.0 });
+                        out.push(if counted { x.at([b, h, i, c]).to_f64() * scale } else { 0.0 });
                     }
                 }
                 out
             };
             let (qs, v) = (read(q, (d as f64).powf(-0.25)), read(v, 1.0));
             let patches = patches(config, &counts);
-            let (landmarks, before) = landmarks_of(&qs, d, &patches, &counts, landmark, [b, h])?;
+            let (landmarks, before) = landmarks_of(&qs, [d, most], &patches, &counts, landmark, [b, h])?;
             let m = landmarks.len() / d;
             let mut k = gaussian(&qs, &landmarks, d);
             for i in (0..n).filter(|&i| !counts[i]) {
@@ -228,7 +230,7 @@ pub fn soft_attention<T: Scalar>(
 /// Landmarks of a head, and what a convolution gave before normalisation.
 fn landmarks_of<T: Scalar>(
     qs: &[f64],
-    d: usize,
+    [d, most]: [usize; 2],
     patches: &[Vec<usize>],
     counts: &[bool],
     landmark: &Landmark<'_, T>,
@@ -271,7 +273,7 @@ fn landmarks_of<T: Scalar>(
         Landmark::Random { seed } => {
             let mut tokens: Vec<usize> = (0..counts.len()).filter(|&i| counts[i]).collect();
             KcRng::new(*seed, 0).shuffle(&mut tokens);
-            tokens.truncate(patches.len());
+            tokens.truncate(most);
             tokens.sort_unstable();
             tokens.iter().for_each(|t| out.extend_from_slice(&qs[t * d..(t + 1) * d]));
         }

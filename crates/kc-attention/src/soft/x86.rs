@@ -37,7 +37,7 @@ macro_rules! levels {
 }
 
 levels! {
-    centre(rows: &mut [T], scale: T, centre: &[T], bias: &mut [T]);
+    centre(from: &[T], rows: &mut [T], scale: T, centre: &[T], bias: &mut [T]);
     gaussian(k: &mut [T], row_bias: &[T], column_bias: &[T]);
     gate(k: &[T], dk: &mut [T], row_sums: &mut [T], column_sums: &mut [T]);
     pull(products: &mut [T], sums: &[T], rows: &[T], width: usize);

@@ -438,6 +438,13 @@ impl<'a, T: Element, const N: usize> TensorViewMut<'a, T, N> {
         Ok(out)
     }
 
+    /// Axis `axes[i]` becomes axis `i`. `axes` must be a permutation.
+    pub fn permuted(self, axes: [usize; N]) -> Result<Self> {
+        let view = self.as_view().permuted(axes)?;
+        let (shape, strides) = (view.shape, view.strides);
+        Ok(Self { shape, strides, ..self })
+    }
+
     /// The axes in reverse order; for rank 2 the transpose.
     pub fn transposed(self) -> Self {
         let mut out = self;

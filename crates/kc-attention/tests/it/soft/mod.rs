@@ -1,3 +1,6 @@
 //! Softmax-free attention.
 
 mod golden;
+mod properties;
+mod training;
+mod vit;
