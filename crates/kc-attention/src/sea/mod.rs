@@ -2,13 +2,16 @@
 
 mod config;
 mod conv;
+mod decode;
 mod distill;
 mod estimate;
 mod loss;
 mod params;
 mod performer;
 mod portable;
+mod segments;
 mod sparse;
+mod stream;
 mod stretch;
 mod topk;
 mod train;
@@ -19,6 +22,7 @@ use kc_core::math::{Real, first_non_finite};
 use kc_core::{Error, Isa, Result, Tensor, TensorView};
 
 pub use config::{Group, SeaConfig, Span};
+pub use decode::SeaState;
 pub use distill::{DistillConfig, covered_mass, distill};
 pub use loss::{SeaLoss, Teacher};
 pub use params::{SeaParams, shapes};
@@ -221,6 +225,9 @@ impl<T: Real> SeaLayer<T> {
     /// # Errors
     /// Shapes and lengths that do not fit, no tokens, more tokens than positions, numbers that are not finite.
     pub fn forward(&self, inputs: &SeaInputs<'_, T>) -> Result<SeaOut<T>> {
+        if let Some(found) = self.stream(inputs)? {
+            return Ok(found);
+        }
         let (trace, _) = self.pass(inputs)?;
         Ok(SeaOut { out: trace.out, nnz: trace.probs.nnz_per_batch() })
     }
