@@ -85,7 +85,6 @@ pub(super) fn transposed<T: Real>(x: &[T], rows: usize, columns: usize) -> Vec<T
 /// The scores `scale q . k_j` of some keys of `[keys, q.len()]`.
 pub(super) fn scores<T: Real>(isa: Isa, q: &[T], keys: &[T], at: &[u32], scale: T, out: &mut [T]) {
     let d = q.len();
-    assert!(at.len() == out.len() && at.iter().all(|&j| (j as usize + 1) * d <= keys.len()), "keys of a row");
     #[cfg(target_arch = "x86_64")]
     if isa.level() >= Level::Avx2 && T::DTYPE == DType::F32 {
         let (q, keys) = (bytemuck::cast_slice(q), bytemuck::cast_slice(keys));
@@ -105,8 +104,6 @@ pub(super) fn scores<T: Real>(isa: Isa, q: &[T], keys: &[T], at: &[u32], scale: 
 /// `out = sum_j weights_j values_j` over some rows of `[keys, out.len()]`.
 pub(super) fn mix<T: Real>(isa: Isa, weights: &[T], values: &[T], at: &[u32], out: &mut [T]) {
     let d = out.len();
-    let inside = at.iter().all(|&j| (j as usize + 1) * d <= values.len());
-    assert!(at.len() == weights.len() && inside, "values of a row");
     #[cfg(target_arch = "x86_64")]
     if isa.level() >= Level::Avx2 && T::DTYPE == DType::F32 {
         let (weights, values) = (bytemuck::cast_slice(weights), bytemuck::cast_slice(values));
@@ -218,6 +215,41 @@ pub(super) fn normalise(rows: &mut [f32], gamma: &[f32], beta: &[f32]) {
         let rstd = 1.0 / (variance + super::estimate::EPS as f32).sqrt();
         for i in 0..width {
             row[i] = (row[i] - mean) * rstd * gamma[i] + beta[i];
+        }
+    }
+}
+
+/// Rows of `width` elements, minus the largest of each.
+#[inline(always)]
+pub(super) fn lower(rows: &mut [f32], width: usize) {
+    for row in rows.chunks_mut(width.max(1)) {
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let (blocks, rest) = row.as_chunks::<LANES>();
+        for block in blocks {
+            for i in 0..LANES {
+                lanes[i] = if block[i] > lanes[i] { block[i] } else { lanes[i] };
+            }
+        }
+        for (i, x) in rest.iter().enumerate() {
+            lanes[i] = if *x > lanes[i] { *x } else { lanes[i] };
+        }
+        let mut most = lanes[0];
+        for lane in lanes {
+            most = if lane > most { lane } else { most };
+        }
+        for x in row {
+            *x -= most;
+        }
+    }
+}
+
+/// Rows of `width` elements, divided by the sum of each.
+#[inline(always)]
+pub(super) fn unit(rows: &mut [f32], width: usize) {
+    for row in rows.chunks_mut(width.max(1)) {
+        let scale = 1.0 / lane_sum(row, 0.0, false);
+        for x in row {
+            *x *= scale;
         }
     }
 }

@@ -4,9 +4,9 @@
 //! the values; a row of the estimate is chosen from and forgotten at once. Whole sequences run in segments side by side,
 //! each of which starts eight tokens early, so that its convolutions have seen what they need.
 
-use kc_core::math::{Function, Real, apply_in_place, softmax_with};
+use kc_core::math::{Function, Real, apply_in_place, sum_with};
 use kc_core::neural::{Gelu, gelu};
-use kc_core::{Isa, Result};
+use kc_core::Isa;
 
 use super::performer::{RELU_FLOOR, SUM_FLOOR};
 use super::portable::{Product, Taps, dispatch, mix, scores};
@@ -244,15 +244,13 @@ struct Scratch {
     rows: Vec<f32>,
     act: Vec<f32>,
     last: Vec<f32>,
-    column: Vec<f32>,
-    score: Vec<f32>,
+    columns: Vec<f32>,
     prob: Vec<f32>,
     cells: Vec<u32>,
     /// Columns of every (row, head), one after the other, and where each ends.
     cols: Vec<u32>,
     ends: Vec<usize>,
     raw: Vec<f32>,
-    weigh: Vec<f32>,
 }
 
 impl Stream {
@@ -277,7 +275,7 @@ impl Stream {
         source: &Source<'_>,
         many: usize,
         mut out: Option<&mut [&mut [f32]]>,
-    ) -> Result<usize> {
+    ) -> usize {
         let config = &plan.config;
         let (h, d, w, c) = (config.heads, config.head_dim, config.width(), config.channels());
         let isa = plan.isa;
@@ -317,16 +315,16 @@ impl Stream {
                 let from = [0, 1, 2].map(|i| &second[0][(t + 2 * i) * line..][..line]);
                 s.act.resize(w * c, 0.0);
                 taps.run(isa, from, &plan.convs[1], &plan.p.c2_b, &mut s.act);
-                choose(plan, s, &mut self.selector, first + t)?;
+                choose(plan, s, &mut self.selector, first + t);
             }
             entries = s.cols.len();
-            attend(plan, s, source, (first, many), out)?;
+            attend(plan, s, source, (first, many), out);
         }
         for plane in &mut self.planes {
             plane.copy_within(many * line..(many + BEFORE) * line, 0);
         }
         self.next += many;
-        Ok(entries)
+        entries
     }
 
     /// Linear attention and encoder of a head: `enc` and `gates` of its rows.
@@ -393,21 +391,26 @@ impl Stream {
 }
 
 /// The estimate of query `t` from the second convolution, and the columns of its chosen cells, head by head.
-fn choose(plan: &Plan, s: &mut Scratch, selector: &mut Selector, t: usize) -> Result<()> {
+fn choose(plan: &Plan, s: &mut Scratch, selector: &mut Selector, t: usize) {
     let config = &plan.config;
     let (h, w, t_m) = (config.heads, config.width(), config.t_m);
     s.last.resize(w * h, 0.0);
     plan.last.apply(plan.isa, w, &s.act, Some(&plan.p.c3_b), &mut s.last);
-    s.score.resize(t_m, 0.0);
-    s.prob.resize(h * t_m, 0.0);
-    for head in 0..h {
-        s.column.clear();
-        s.column.extend(s.last.iter().skip(head).step_by(h));
-        let score = &mut s.score;
-        dispatch!(plan.isa, pool(plan.p.c3_b[head], &s.column, score));
-        dispatch!(plan.isa, normalise(score, &plan.p.ln2_g, &plan.p.ln2_b));
-        softmax_with(plan.isa, score, &mut s.prob[head * t_m..][..t_m])?;
+    s.columns.resize(w * h, 0.0);
+    for (x, place) in s.last.chunks_exact(h).enumerate() {
+        for (head, value) in place.iter().enumerate() {
+            s.columns[head * w + x] = *value;
+        }
     }
+    s.prob.resize(h * t_m, 0.0);
+    for ((head, x), row) in s.columns.chunks_exact(w).enumerate().zip(s.prob.chunks_exact_mut(t_m)) {
+        dispatch!(plan.isa, pool(plan.p.c3_b[head], x, row));
+    }
+    let prob = &mut s.prob;
+    dispatch!(plan.isa, normalise(prob, &plan.p.ln2_g, &plan.p.ln2_b));
+    dispatch!(plan.isa, lower(prob, t_m));
+    apply_in_place(plan.isa, Function::Exp, prob);
+    dispatch!(plan.isa, unit(prob, t_m));
     let width = t + 1;
     s.cells.clear();
     selector.cells(plan.isa, &s.prob, count_of_query(config, width), &mut s.cells);
@@ -422,7 +425,6 @@ fn choose(plan: &Plan, s: &mut Scratch, selector: &mut Selector, t: usize) -> Re
         }
         s.ends.push(s.cols.len());
     }
-    Ok(())
 }
 
 /// Sparse attention and mixture of rows `first..first + many`; head after head, so that keys of neighbours stay near.
@@ -432,7 +434,7 @@ fn attend(
     source: &Source<'_>,
     (first, many): (usize, usize),
     out: &mut [&mut [f32]],
-) -> Result<()> {
+) {
     let config = &plan.config;
     let (h, d) = (config.heads, config.head_dim);
     let scale = config.score_scale() as f32;
@@ -452,13 +454,13 @@ fn attend(
                 continue;
             }
             s.raw.resize(cols.len(), 0.0);
-            s.weigh.resize(cols.len(), 0.0);
-            scores(plan.isa, q, keys, cols, scale, &mut s.raw);
-            softmax_with(plan.isa, &s.raw, &mut s.weigh)?;
-            mix(plan.isa, &s.weigh, values, cols, out);
-            let share = g1 * g0;
+            let weights = &mut s.raw;
+            scores(plan.isa, q, keys, cols, scale, weights);
+            dispatch!(plan.isa, lower(weights, cols.len()));
+            apply_in_place(plan.isa, Function::Exp, weights);
+            mix(plan.isa, weights, values, cols, out);
+            let share = g1 * g0 / sum_with(plan.isa, weights);
             out.iter_mut().zip(avg).for_each(|(out, avg)| *out = share * *out + (1.0 - g1) * avg);
         }
     }
-    Ok(())
 }
