@@ -42,6 +42,7 @@ mod lut_gemm;
 mod matrix_nuclear_norm;
 mod qmcpy;
 mod quant_formats;
+mod sea;
 mod smash;
 
 use std::sync::Arc;
@@ -102,6 +103,7 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         title: "Weight files: GPTQ, AWQ, compressed-tensors, MatMulNBits, GGUF",
         run: quant_formats::run,
     },
+    Experiment { name: "sea", title: "SEA: sparse linear attention with an estimated mask", run: sea::run },
     Experiment { name: "smash", title: "SMASH: sparse products row by row", run: smash::run },
 ];
 
@@ -218,6 +220,11 @@ impl Ctx {
     /// Theirs over ours, of the row that was recorded last.
     pub(crate) fn last_ratio(&self) -> Option<f64> {
         self.section.peers.last()?.ratio
+    }
+
+    /// Their time over ours for the newest row of that peer.
+    pub(crate) fn ratio_to(&self, peer: &str) -> Option<f64> {
+        self.section.peers.iter().rev().find(|row| row.peer == peer)?.ratio
     }
 
     fn budget(&self) -> Budget {

@@ -9,6 +9,7 @@ mod loss;
 mod params;
 mod performer;
 mod portable;
+pub mod reference;
 mod segments;
 mod sparse;
 mod stream;

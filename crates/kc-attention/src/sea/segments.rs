@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use kc_core::math::Real;
-use kc_core::{Result, Tensor, TensorView};
+use kc_core::{Result, Tensor, TensorView, bytemuck};
 use rayon::prelude::*;
 
 use super::stream::{CHUNK, HeadSums, Plan, REACH, Source, Stream};
@@ -65,9 +65,11 @@ impl<T: Real> SeaLayer<T> {
                 }
             }
         }
-        let mut out = Tensor::<f32, 4>::zeros([n, h, t, d])?;
+        let mut out = Tensor::<T, 4>::zeros([n, h, t, d])?;
         let mut parts: Vec<Vec<&mut [f32]>> = (0..n * segments).map(|_| Vec::with_capacity(h)).collect();
-        for (i, head) in out.as_mut_slice().chunks_exact_mut(line).enumerate() {
+        // T is f32 here.
+        let whole: &mut [f32] = bytemuck::cast_slice_mut(out.as_mut_slice());
+        for (i, head) in whole.chunks_exact_mut(line).enumerate() {
             for (s, part) in head.chunks_mut(SEGMENT * d).enumerate() {
                 parts[i / h * segments + s].push(part);
             }
@@ -95,8 +97,7 @@ impl<T: Real> SeaLayer<T> {
             })
             .collect::<Vec<usize>>();
         let nnz = entries.chunks_exact(segments).map(|all| all.iter().sum()).collect();
-        let Some(typed) = out.view().as_type::<T>() else { return Ok(None) };
-        Ok(Some(SeaOut { out: typed.to_tensor()?, nnz }))
+        Ok(Some(SeaOut { out, nnz }))
     }
 }
 

@@ -1,3 +1,8 @@
 //! Tests through the public interface.
 
+use kc_testing::alloc::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
 mod sea;
