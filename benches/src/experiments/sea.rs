@@ -62,8 +62,11 @@ fn times(ctx: &mut Ctx) -> anyhow::Result<()> {
     for &t in &sizes {
         ctx.step(format!("{t} tokens against dense attention"));
         let layer = language_model(t)?;
-        let [q, k, v] =
-            [normals(ctx, 1, [1, HEADS, t, CHANNELS])?, normals(ctx, 2, [1, HEADS, t, CHANNELS])?, normals(ctx, 3, [1, HEADS, t, CHANNELS])?];
+        let [q, k, v] = [
+            normals(ctx, 1, [1, HEADS, t, CHANNELS])?,
+            normals(ctx, 2, [1, HEADS, t, CHANNELS])?,
+            normals(ctx, 3, [1, HEADS, t, CHANNELS])?,
+        ];
         let x = SeaInputs::new(q.view(), k.view(), v.view());
         let entries = layer.forward(&x)?.nnz.iter().sum::<usize>() as f64;
         let share = entries / (HEADS as f64 * t as f64 * (t as f64 + 1.0) / 2.0);
@@ -113,7 +116,8 @@ fn times(ctx: &mut Ctx) -> anyhow::Result<()> {
     });
     for (t, least) in [(4096, 1.0), (16384, 4.0)] {
         let found = ratios.iter().find(|(size, _)| *size == t).map(|(_, ratio)| *ratio);
-        let statement = format!("faster than dense causal attention of torch at {t} tokens, by at least {least}");
+        let statement =
+            format!("faster than dense causal attention of torch at {t} tokens, by at least {least}");
         ctx.claim(Claim {
             statement,
             paper: "2 to 8 times at long contexts".into(),
@@ -142,7 +146,8 @@ fn times(ctx: &mut Ctx) -> anyhow::Result<()> {
 fn resident(body: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     let read = |key: &str| -> anyhow::Result<f64> {
         let status = std::fs::read_to_string("/proc/self/status")?;
-        let line = status.lines().find(|line| line.starts_with(key)).context("a line of /proc/self/status")?;
+        let line =
+            status.lines().find(|line| line.starts_with(key)).context("a line of /proc/self/status")?;
         let kib: f64 = line.split_whitespace().nth(1).context("a number")?.parse()?;
         Ok(1024.0 * kib)
     };
@@ -267,7 +272,8 @@ fn learning(ctx: &mut Ctx) -> anyhow::Result<()> {
         setup: setup.clone(),
     });
     ctx.claim(Claim {
-        statement: "the mask then covers most of what a mask of its size can: the teacher's attention on it".into(),
+        statement: "the mask then covers most of what a mask of its size can: the teacher's attention on it"
+            .into(),
         paper: "0.076 to 0.381 of 0.543".into(),
         here: format!("{:.3} to {mass:.3} of {best:.3}", before.1).into(),
         unit: "",

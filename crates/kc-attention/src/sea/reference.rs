@@ -123,7 +123,8 @@ pub fn forward(
     // Linear attention on values with their places, and the encoder.
     let mut enc = vec![vec![Vec::new(); t]; h];
     for head in 0..h {
-        let dash = |x: &[f64]| -> Vec<f64> { (0..m).map(|i| dot(&p.proj[i * d..(i + 1) * d], x) * root).collect() };
+        let dash =
+            |x: &[f64]| -> Vec<f64> { (0..m).map(|i| dot(&p.proj[i * d..(i + 1) * d], x) * root).collect() };
         let live = if config.mask_padding { len } else { t };
         let tokens = |x: TensorView<'_, f64, 3>, t: usize| -> Vec<f64> {
             if config.mask_padding && padded(t) { vec![0.0; d] } else { row(x, head, t) }
@@ -194,7 +195,8 @@ pub fn forward(
                     let mut sum = p.c3_b[head];
                     if x > 0 && x <= t_m {
                         for c in 0..h * s {
-                            sum += p.c3_w[head * h * s + c] * second.at(t as isize, ((x - 1) / 4) as isize, c);
+                            sum +=
+                                p.c3_w[head * h * s + c] * second.at(t as isize, ((x - 1) / 4) as isize, c);
                         }
                     }
                     sum
@@ -210,7 +212,8 @@ pub fn forward(
         }
     } else {
         let (near, half) = ([[-1, 0, 1], [-1, 0, 1]], t.div_ceil(2));
-        let second = plane.conv(&p.c1_w, &p.c1_b, half, 2, near).relu().conv(&p.c2_w, &p.c2_b, half, 1, near).relu();
+        let second =
+            plane.conv(&p.c1_w, &p.c1_b, half, 2, near).relu().conv(&p.c2_w, &p.c2_b, half, 1, near).relu();
         let twice = Plane::new(2 * half, w, h * s, |r, x, c| second.at((r / 2) as isize, x as isize, c));
         let last = twice.conv(&p.c3_w, &p.c3_b, 2 * half, 1, near);
         let place = |i: usize, from: usize, to: usize| -> (usize, usize, f64) {

@@ -4,9 +4,9 @@
 //! the values; a row of the estimate is chosen from and forgotten at once. Whole sequences run in segments side by side,
 //! each of which starts eight tokens early, so that its convolutions have seen what they need.
 
+use kc_core::Isa;
 use kc_core::math::{Function, Real, apply_in_place, sum_with};
 use kc_core::neural::{Gelu, gelu};
-use kc_core::Isa;
 
 use super::performer::{RELU_FLOOR, SUM_FLOOR};
 use super::portable::{Product, Taps, dispatch, mix, scores};
@@ -356,7 +356,9 @@ impl Stream {
         inside.run(isa, &s.weights, &s.values, &mut s.read, true);
         plan.add((&s.fk, &s.values), &mut s.part, sums);
         s.x.resize(many * 3 * d, 0.0);
-        for ((x, read), v) in s.x.chunks_exact_mut(3 * d).zip(s.read.chunks_exact(wide)).zip(v.chunks_exact(d)) {
+        for ((x, read), v) in
+            s.x.chunks_exact_mut(3 * d).zip(s.read.chunks_exact(wide)).zip(v.chunks_exact(d))
+        {
             let inverse = 1.0 / read[2 * d];
             x[..2 * d].iter_mut().zip(read).for_each(|(x, y)| *x = y * inverse);
             x[2 * d..].copy_from_slice(v);
@@ -439,8 +441,10 @@ fn attend(
     let (h, d) = (config.heads, config.head_dim);
     let scale = config.score_scale() as f32;
     for (head, out) in out.iter_mut().enumerate() {
-        let (keys, values) =
-            (source.past(source.k, head, 0, first + many, d), source.past(source.v, head, 0, first + many, d));
+        let (keys, values) = (
+            source.past(source.k, head, 0, first + many, d),
+            source.past(source.v, head, 0, first + many, d),
+        );
         let queries = source.now(source.q, head, first, many, d);
         for (t, (q, out)) in queries.chunks_exact(d).zip(out.chunks_exact_mut(d)).enumerate() {
             let part = t * h + head;

@@ -41,16 +41,14 @@ fn config(heads: usize, head_dim: usize, t_m: usize, k: f64, causal: bool) -> Se
 }
 
 /// The definition on every batch entry: results, and columns of every row and head.
-fn defined(
-    layer: &SeaLayer<f32>,
-    x: &[Tensor<f32, 4>; 3],
-    lengths: &[usize],
-) -> Vec<reference::Reference> {
+fn defined(layer: &SeaLayer<f32>, x: &[Tensor<f32, 4>; 3], lengths: &[usize]) -> Vec<reference::Reference> {
     let [_, h, t, d] = x[0].shape();
     let of = |n: usize| {
-        let wide = |x: &Tensor<f32, 4>| Tensor::from_fn([h, t, d], |[i, j, c]| f64::from(x[[n, i, j, c]])).unwrap();
+        let wide =
+            |x: &Tensor<f32, 4>| Tensor::from_fn([h, t, d], |[i, j, c]| f64::from(x[[n, i, j, c]])).unwrap();
         let [q, k, v] = [&x[0], &x[1], &x[2]].map(wide);
-        reference::forward(layer.config(), &layer.params().cast(), [q.view(), k.view(), v.view()], lengths[n]).unwrap()
+        reference::forward(layer.config(), &layer.params().cast(), [q.view(), k.view(), v.view()], lengths[n])
+            .unwrap()
     };
     (0..lengths.len()).map(of).collect()
 }
@@ -64,7 +62,11 @@ fn is_defined(layer: &SeaLayer<f32>, x: &[Tensor<f32, 4>; 3], lengths: Option<&[
     let fast = layer.forward(&given).unwrap();
     for (n, want) in want.iter().enumerate() {
         let (cells, line) = (h * t * layer.config().t_m, h * t * d);
-        assert_close(&trace.est_score.as_slice()[n * cells..(n + 1) * cells], &want.est_score, Tol::new(1e-4, 2e-4));
+        assert_close(
+            &trace.est_score.as_slice()[n * cells..(n + 1) * cells],
+            &want.est_score,
+            Tol::new(1e-4, 2e-4),
+        );
         // A cell at the edge of the choice may fall on either side in f32; then nothing after it can be compared.
         if trace.kept.as_slice()[n * cells..(n + 1) * cells] != want.keep {
             let (got, want_keep) = (&trace.kept.as_slice()[n * cells..(n + 1) * cells], &want.keep);
@@ -109,7 +111,8 @@ fn spans_groups_and_gates_are_those_of_the_definition() {
             [(Span::All, true, true), (Span::At(2), false, false), (Span::K, true, true)]
         {
             let base = config(2, 8, 8, 3.0, false);
-            let config = SeaConfig { group, max_span, partial_scaler, mask_padding, scale: Some(0.6), ..base };
+            let config =
+                SeaConfig { group, max_span, partial_scaler, mask_padding, scale: Some(0.6), ..base };
             is_defined(&layer(&config, 5), &qkv([2, 2, 41, 8], 7), Some(&[41, 30]));
         }
     }
@@ -137,7 +140,13 @@ fn segments_meet_without_a_seam() {
     let (trace, fast) = (layer.trace(&given).unwrap(), layer.forward(&given).unwrap());
     let gap = kc_testing::max_abs_diff(fast.out.as_slice(), trace.out.as_slice());
     // A cell at the edge of the choice may fall on either side; it moves a few results by a little.
-    let moved = fast.out.as_slice().iter().zip(trace.out.as_slice()).filter(|(a, b)| (**a - **b).abs() > 1e-4).count();
+    let moved = fast
+        .out
+        .as_slice()
+        .iter()
+        .zip(trace.out.as_slice())
+        .filter(|(a, b)| (**a - **b).abs() > 1e-4)
+        .count();
     assert!(moved * 200 < fast.out.len(), "{moved} of {} results, {gap}", fast.out.len());
 }
 
@@ -207,7 +216,8 @@ fn batches_strides_and_threads_do_not_matter() {
         let alone = layer.forward(&inputs(one, None)).unwrap().out;
         assert_eq!(alone.as_slice(), &all.as_slice()[2 * 600 * 8..2 * 2 * 600 * 8]);
         let turned = [0, 1, 2].map(|i| {
-            let x: Tensor<f32, 4> = Tensor::from_fn([3, 600, 2, 8], |[n, t, h, c]| x[i][[n, h, t, c]]).unwrap();
+            let x: Tensor<f32, 4> =
+                Tensor::from_fn([3, 600, 2, 8], |[n, t, h, c]| x[i][[n, h, t, c]]).unwrap();
             x
         });
         let strided = [0, 1, 2].map(|i| turned[i].view().permuted([0, 2, 1, 3]).unwrap());
@@ -308,7 +318,11 @@ fn bad_input_is_named() {
     bad[2][[0, 1, 7, 3]] = f32::INFINITY;
     assert!(matches!(fails(&bad, None), Error::NotFinite { index, .. } if index == [0, 1, 7, 3]));
     assert!(matches!(fails(&qkv([1, 2, 0, 8], 1), None), Error::Empty { .. }));
-    let both = SeaLayer::new(SeaConfig { causal: false, ..good.clone() }, params(&SeaConfig { causal: false, ..good }, 1)).unwrap();
+    let both = SeaLayer::new(
+        SeaConfig { causal: false, ..good.clone() },
+        params(&SeaConfig { causal: false, ..good }, 1),
+    )
+    .unwrap();
     for lengths in [&[0usize][..], &[21], &[20, 20]] {
         named(both.forward(&inputs(views(&x), Some(lengths))).unwrap_err(), "lengths");
     }

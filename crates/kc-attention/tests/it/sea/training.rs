@@ -15,22 +15,34 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 /// Slopes along random directions, of everything at once: the mask must be the same on both sides, which it is for
 /// steps this small.
-fn along(config: &SeaConfig, lengths: Option<&[usize]>, t: usize) {
+fn along(config: &SeaConfig, lengths: Option<&[usize]>, t: usize, tol: f64) {
     let (h, d) = (config.heads, config.head_dim);
     let shape = [2, h, t, d];
     let [q, k, v, dy, context] = [0, 1, 2, 3, 4].map(|i| wide(shape, i));
     let scores = wide([2, h, t, t], 5);
-    let params = SeaParams::<f64>::init(config, 3).unwrap();
+    let mut params = SeaParams::<f64>::init(config, 3).unwrap();
+    // Fresh causal layers repeat each score four times; other normalisations leave no ties that a step could break.
+    for (name, values) in params.entries_mut() {
+        if name.starts_with("ln2") {
+            values.iter_mut().zip(normals(32, 9)).for_each(|(x, y)| *x += 0.3 * f64::from(y));
+        }
+    }
+    let params = params;
     let teacher = Teacher { scores: scores.view(), context: Some(context.view()) };
     let run = |params: &SeaParams<f64>, x: [TensorView<'_, f64, 4>; 3]| {
         let layer = SeaLayer::new(config.clone(), params.clone()).unwrap();
         let x = SeaInputs { lengths, ..SeaInputs::new(x[0], x[1], x[2]) };
         let (trace, loss, cache) = layer.forward_train(&x, Some(&teacher)).unwrap();
-        (dot(trace.out.as_slice(), dy.as_slice()) + loss.total, layer.backward(&cache, dy.view()).unwrap(), trace.kept)
+        (
+            dot(trace.out.as_slice(), dy.as_slice()) + loss.total,
+            layer.backward(&cache, dy.view()).unwrap(),
+            trace.kept,
+        )
     };
     let (_, grads, kept) = run(&params, [q.view(), k.view(), v.view()]);
     let step = 1e-6;
-    let names: Vec<&str> = shapes(config).into_iter().map(|(name, _)| name).filter(|name| *name != "proj").collect();
+    let names: Vec<&str> =
+        shapes(config).into_iter().map(|(name, _)| name).filter(|name| *name != "proj").collect();
     for (i, name) in names.iter().copied().chain(["q", "k", "v"]).enumerate() {
         let found = |sign: f64| {
             let (mut params, mut x) = (params.clone(), [q.clone(), k.clone(), v.clone()]);
@@ -48,9 +60,10 @@ fn along(config: &SeaConfig, lengths: Option<&[usize]>, t: usize) {
         let own = [("q", grads.q.as_slice()), ("k", grads.k.as_slice()), ("v", grads.v.as_slice())];
         let all = grads.params.entries().into_iter().chain(own);
         let (_, gradient) = all.into_iter().find(|(n, _)| *n == name).unwrap();
-        let direction: Vec<f64> = normals(gradient.len(), 100 + i as u64).into_iter().map(f64::from).collect();
+        let direction: Vec<f64> =
+            normals(gradient.len(), 100 + i as u64).into_iter().map(f64::from).collect();
         let want = dot(gradient, &direction);
-        assert!((slope - want).abs() <= 2e-5 * (1.0 + want.abs()), "{name}: slope {slope}, gradient {want}");
+        assert!((slope - want).abs() <= tol * (1.0 + want.abs()), "{name}: slope {slope}, gradient {want}");
     }
     assert!(grads.params.proj.iter().all(|x| *x == 0.0));
 }
@@ -58,9 +71,16 @@ fn along(config: &SeaConfig, lengths: Option<&[usize]>, t: usize) {
 #[test]
 fn gradients_are_slopes() {
     let base = SeaConfig { heads: 2, head_dim: 6, t_m: 8, k: 3.0, max_len: 21, ..SeaConfig::default() };
-    along(&SeaConfig { causal: true, ..base.clone() }, None, 21);
-    // Padded keys enter the features' maximum, which is a constant to the gradients: only valid ones are checked here.
-    along(&SeaConfig { partial_scaler: false, max_span: Span::All, causal: true, ..base }, None, 18);
+    along(&SeaConfig { causal: true, ..base.clone() }, None, 21, 2e-5);
+    along(
+        &SeaConfig { partial_scaler: false, max_span: Span::All, causal: true, ..base.clone() },
+        None,
+        18,
+        2e-5,
+    );
+    // The maxima of softmax features are constants to the gradients, and matter where the floor of 1e-4 does.
+    along(&base, Some(&[20, 13]), 20, 2e-3);
+    along(&SeaConfig { group: Group::Head, ..base }, None, 17, 2e-3);
 }
 
 /// Runs of equal symbols with noise, which attention by content can tell apart.
@@ -75,7 +95,8 @@ fn sequences(n: usize, h: usize, t: usize, d: usize, seed: u64) -> [Tensor<f32, 
             for at in at..(at + run).min(t) {
                 for (head, c) in (0..h).flat_map(|head| (0..d).map(move |c| (head, c))) {
                     for x in [&mut q, &mut k, &mut v] {
-                        x[[i, head, at, c]] = symbols[(symbol * h + head) * d + c] + 0.3 * rng.normal() as f32;
+                        x[[i, head, at, c]] =
+                            symbols[(symbol * h + head) * d + c] + 0.3 * rng.normal() as f32;
                     }
                 }
             }
@@ -92,7 +113,15 @@ fn sequences(n: usize, h: usize, t: usize, d: usize, seed: u64) -> [Tensor<f32, 
 #[test]
 fn a_layer_learns_where_its_teacher_looks() {
     for causal in [false, true] {
-        let base = SeaConfig { heads: 2, head_dim: 16, t_m: 16, k: 6.0, causal, max_len: 64, ..SeaConfig::default() };
+        let base = SeaConfig {
+            heads: 2,
+            head_dim: 16,
+            t_m: 16,
+            k: 6.0,
+            causal,
+            max_len: 64,
+            ..SeaConfig::default()
+        };
         let mut layer = SeaLayer::new(base.clone(), SeaParams::<f32>::init(&base, 1).unwrap()).unwrap();
         let [q, k, v, scores] = sequences(16, 2, 64, 16, 1);
         let x = SeaInputs::new(q.view(), k.view(), v.view());
