@@ -76,7 +76,7 @@ mod train;
 mod x86;
 
 use kc_core::math::{Real, first_non_finite};
-use kc_core::{Error, Isa, Result, Tensor, TensorView};
+use kc_core::{Error, Isa, Result, Tensor, TensorView, TensorViewMut};
 
 pub use config::{Group, SeaConfig, Span};
 pub use decode::SeaState;
@@ -282,11 +282,34 @@ impl<T: Real> SeaLayer<T> {
     /// # Errors
     /// Shapes and lengths that do not fit, no tokens, more tokens than positions, numbers that are not finite.
     pub fn forward(&self, inputs: &SeaInputs<'_, T>) -> Result<SeaOut<T>> {
-        if let Some(found) = self.stream(inputs)? {
-            return Ok(found);
+        let mut out = Tensor::zeros(inputs.q.shape())?;
+        let nnz = self.forward_into(inputs, out.view_mut())?;
+        Ok(SeaOut { out, nnz })
+    }
+
+    /// [`forward`](Self::forward) into memory of the caller, which must be contiguous. Gives the entries of the sparse
+    /// matrix of each batch entry.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and an `out` of another shape or with gaps.
+    pub fn forward_into(
+        &self,
+        inputs: &SeaInputs<'_, T>,
+        mut out: TensorViewMut<'_, T, 4>,
+    ) -> Result<Vec<usize>> {
+        let (shape, _) = self.dims(inputs)?;
+        if out.shape() != shape {
+            return Err(Error::shape("out", format!("{shape:?}"), &out.shape()));
+        }
+        let Some(slice) = out.as_mut_slice() else {
+            return Err(Error::unsupported("out", "a result is written to contiguous memory"));
+        };
+        if let Some(nnz) = self.stream(inputs, slice)? {
+            return Ok(nnz);
         }
         let (trace, _) = self.pass(inputs)?;
-        Ok(SeaOut { out: trace.out, nnz: trace.probs.nnz_per_batch() })
+        slice.copy_from_slice(trace.out.as_slice());
+        Ok(trace.probs.nnz_per_batch())
     }
 
     /// Attention with everything on the way: `O(N H T t_m)` numbers.

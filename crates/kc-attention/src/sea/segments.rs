@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 
 use kc_core::math::Real;
-use kc_core::{Result, Tensor, TensorView, bytemuck};
+use kc_core::{Result, TensorView, bytemuck};
 use rayon::prelude::*;
 
 use super::stream::{CHUNK, HeadSums, Plan, REACH, Source, Stream};
-use super::{SeaInputs, SeaLayer, SeaOut};
+use super::{SeaInputs, SeaLayer};
 
 /// Tokens of a segment. Its first eight are prepared twice, which costs a little; fewer segments keep fewer threads busy.
 const SEGMENT: usize = 512;
@@ -18,8 +18,9 @@ fn prepared(s: usize) -> usize {
 }
 
 impl<T: Real> SeaLayer<T> {
-    /// The fast way: causal layers of f32 (`None` for others).
-    pub(super) fn stream(&self, inputs: &SeaInputs<'_, T>) -> Result<Option<SeaOut<T>>> {
+    /// The fast way: causal layers of f32 (`None` for others). Writes `out` `[N, H, T, d]` and gives the entries of the
+    /// matrix of each batch entry. Inputs and result have been checked.
+    pub(super) fn stream(&self, inputs: &SeaInputs<'_, T>, out: &mut [T]) -> Result<Option<Vec<usize>>> {
         if !self.config.causal || inputs.jitter.is_some() {
             return Ok(None);
         }
@@ -27,7 +28,7 @@ impl<T: Real> SeaLayer<T> {
             return Ok(None);
         };
         let own = inputs.estimator.map(|own| own.map(|x| flat(x).unwrap_or_default()));
-        let ([n, h, t, d], _) = self.dims(inputs)?;
+        let [n, h, t, d] = inputs.q.shape();
         let plan = Plan::new(self.isa, &self.config, &self.params);
         let (entry, line) = (h * t * d, t * d);
         let source = |i: usize| {
@@ -65,10 +66,9 @@ impl<T: Real> SeaLayer<T> {
                 }
             }
         }
-        let mut out = Tensor::<T, 4>::zeros([n, h, t, d])?;
         let mut parts: Vec<Vec<&mut [f32]>> = (0..n * segments).map(|_| Vec::with_capacity(h)).collect();
         // T is f32 here.
-        let whole: &mut [f32] = bytemuck::cast_slice_mut(out.as_mut_slice());
+        let whole: &mut [f32] = bytemuck::cast_slice_mut(out);
         for (i, head) in whole.chunks_exact_mut(line).enumerate() {
             for (s, part) in head.chunks_mut(SEGMENT * d).enumerate() {
                 parts[i / h * segments + s].push(part);
@@ -97,7 +97,7 @@ impl<T: Real> SeaLayer<T> {
             })
             .collect::<Vec<usize>>();
         let nnz = entries.chunks_exact(segments).map(|all| all.iter().sum()).collect();
-        Ok(Some(SeaOut { out, nnz }))
+        Ok(Some(nnz))
     }
 }
 

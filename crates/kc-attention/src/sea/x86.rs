@@ -223,6 +223,9 @@ macro_rules! width {
                     unsafe {
                         let row = |i: usize| keys.add(at[done + i.min(many - 1)] as usize * d);
                         let rows = [row(0), row(1), row(2), row(3)];
+                        for &j in at.iter().skip(done + AHEAD).take(4) {
+                            fetch(keys.add(j as usize * d), d);
+                        }
                         for v in 0..whole {
                             let x = $load(q.as_ptr().add(v * LANES));
                             for i in 0..4 {
@@ -248,7 +251,7 @@ macro_rules! width {
             /// `values` holds `(j + 1) * out.len()` elements for every `j` of `at`; `weights` is as long as `at`.
             #[target_feature(enable = $features)]
             pub(super) unsafe fn mix(weights: &[f32], values: *const f32, at: &[u32], out: &mut [f32]) {
-                const WIDE: usize = 8;
+                const WIDE: usize = 64 / LANES;
                 let d = out.len();
                 let mut start = 0;
                 while start < d {
@@ -258,7 +261,10 @@ macro_rules! width {
                         let to = out.as_mut_ptr().add(start);
                         if left >= WIDE * LANES {
                             let mut sums = [$zero(); WIDE];
-                            for (w, j) in weights.iter().zip(at) {
+                            for (i, (w, j)) in weights.iter().zip(at).enumerate() {
+                                if let Some(&j) = at.get(i + AHEAD) {
+                                    fetch(values.add(j as usize * d + start), WIDE * LANES);
+                                }
                                 let (w, row) = ($one(*w), values.add(*j as usize * d + start));
                                 for v in 0..WIDE {
                                     sums[v] = $fma(w, $load(row.add(v * LANES)), sums[v]);
@@ -284,6 +290,21 @@ macro_rules! width {
             }
         }
     };
+}
+
+/// How many rows ahead of their use gathered rows are fetched.
+const AHEAD: usize = 8;
+
+/// Fetches `len` elements into the cache.
+///
+/// # Safety
+/// They lie inside of a slice.
+#[inline(always)]
+unsafe fn fetch(from: *const f32, len: usize) {
+    for line in (0..len).step_by(16) {
+        // SAFETY: an element of the slice; fetching reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.add(line).cast()) };
+    }
 }
 
 /// The first `lanes` of eight.
