@@ -122,7 +122,7 @@ pub fn forward(
 
     // Linear attention on values with their places, and the encoder.
     let mut enc = vec![vec![Vec::new(); t]; h];
-    for head in 0..h {
+    for (head, enc) in enc.iter_mut().enumerate() {
         let dash =
             |x: &[f64]| -> Vec<f64> { (0..m).map(|i| dot(&p.proj[i * d..(i + 1) * d], x) * root).collect() };
         let live = if config.mask_padding { len } else { t };
@@ -152,7 +152,7 @@ pub fn forward(
         };
         let value = |t: usize, c: usize| if padded(t) { 0.0 } else { v.at([head, t, c]) };
         let keys: Vec<Vec<f64>> = (0..live).map(|t| feature(&tokens(k, t), true)).collect();
-        for i in 0..t {
+        for (i, enc) in enc.iter_mut().enumerate() {
             let query = feature(&tokens(q, i), false);
             let (mut sums, mut below) = (vec![0.0; 2 * d], 0.0);
             for (j, key) in keys.iter().enumerate() {
@@ -174,7 +174,7 @@ pub fn forward(
             let y = norm(&affine(&x, &p.enc_w, &p.enc_b), &p.enc_ln_g, &p.enc_ln_b);
             let half = std::f64::consts::FRAC_1_SQRT_2;
             let erf = kc_core::math::reference::erf;
-            enc[head][i] = y.iter().map(|y| y * 0.5 * (1.0 + erf(y * half))).collect();
+            *enc = y.iter().map(|y| y * 0.5 * (1.0 + erf(y * half))).collect();
         }
     }
 

@@ -201,7 +201,7 @@ pub fn topk_mask<T: Real>(prob: TensorView<'_, T, 4>, lengths: &[usize], config:
     // Zeros have one sign, so that bits order as numbers do.
     prob.as_mut_slice().iter_mut().for_each(|x| *x = *x + T::ZERO);
     let values = prob.as_slice();
-    if let Some(at) = values.iter().position(|x| !(*x >= T::ZERO) || !x.to_f64().is_finite()) {
+    if let Some(at) = values.iter().position(|x| *x < T::ZERO || !x.to_f64().is_finite()) {
         return Err(Error::not_finite("prob", &[at], values[at].to_f64()));
     }
     let mut keep = vec![false; values.len()];

@@ -331,3 +331,87 @@ fn bad_input_is_named() {
     let given = inputs(views(&x), None);
     named(layer.forward_train(&given, Some(&teacher)).unwrap_err(), "teacher_scores");
 }
+
+#[test]
+fn linear_attention_is_its_definition() {
+    let (q, k, v) = (random([1, 2, 33, 6], 1), random([1, 2, 33, 6], 2), random([1, 2, 33, 9], 3));
+    let proj = Tensor::<f32, 2>::from_slice([11, 6], &normals(66, 4)).unwrap();
+    let dash = |x: &Tensor<f32, 4>, h: usize, t: usize, i: usize| -> f64 {
+        (0..6).map(|c| f64::from(proj[[i, c]] * x[[0, h, t, c]])).sum::<f64>() * 6f64.powf(-0.25)
+    };
+    let square = |x: &Tensor<f32, 4>, h: usize, t: usize| -> f64 {
+        (0..6).map(|c| f64::from(x[[0, h, t, c]]).powi(2)).sum::<f64>() / (2.0 * 6f64.sqrt())
+    };
+    for (features, causal) in [(Features::Softmax, false), (Features::Relu, true), (Features::Relu, false)] {
+        let got = linear_attention(q.view(), k.view(), v.view(), proj.view(), features, causal).unwrap();
+        for h in 0..2 {
+            let most = (0..33 * 11).map(|i| dash(&k, h, i / 11, i % 11)).fold(f64::MIN, f64::max);
+            let map = |x: &Tensor<f32, 4>, t: usize, i: usize, is_key: bool| -> f64 {
+                let own = (0..11).map(|i| dash(x, h, t, i)).fold(f64::MIN, f64::max);
+                match features {
+                    Features::Relu => dash(x, h, t, i).max(0.0) + 1e-3,
+                    Features::Softmax => {
+                        (dash(x, h, t, i) - square(x, h, t) - if is_key { most } else { own }).exp() + 1e-4
+                    }
+                }
+            };
+            for t in 0..33 {
+                let weight =
+                    |s: usize| (0..11).map(|i| map(&q, t, i, false) * map(&k, s, i, true)).sum::<f64>();
+                let weights: Vec<f64> = (0..if causal { t + 1 } else { 33 }).map(weight).collect();
+                let floor =
+                    if causal { 1e-6 * (0..11).map(|i| map(&q, t, i, false)).sum::<f64>() } else { 0.0 };
+                let below = weights.iter().sum::<f64>() + floor;
+                for c in 0..9 {
+                    let sum: f64 =
+                        weights.iter().enumerate().map(|(s, w)| w * f64::from(v[[0, h, s, c]])).sum();
+                    assert!(
+                        (f64::from(got[[0, h, t, c]]) - sum / below).abs() < 1e-5,
+                        "{features:?} {causal} {t}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(linear_attention(q.view(), v.view(), v.view(), proj.view(), Features::Relu, true).is_err());
+}
+
+#[test]
+fn jitter_moves_edges_and_nothing_else() {
+    let config = SeaConfig { max_span: Span::All, ..config(1, 4, 8, 2.0, true) };
+    let keep = Kept::new([1, 1, 64, 8], (0..512).map(|i| i % 8 == i / 8 % 8).collect()).unwrap();
+    let still = stretch_mask(&keep, &[64], &config, None).unwrap();
+    let moved = stretch_mask(&keep, &[64], &config, Some(1)).unwrap();
+    assert_ne!(still.cols(), moved.cols());
+    for t in 0..64 {
+        let row = &moved.cols()[moved.row(0, t)];
+        assert!(row.is_sorted() && row.iter().all(|&c| c as usize <= t));
+        let size = still.row(0, t).len();
+        assert!(row.len().abs_diff(size) <= 1, "{t}");
+    }
+    // All cells together still cover every column once.
+    let all = Kept::new([1, 1, 64, 8], vec![true; 512]).unwrap();
+    let whole = stretch_mask(&all, &[64], &config, Some(1)).unwrap();
+    assert!((0..64).all(|t| whole.row(0, t).len() == t + 1));
+}
+
+#[test]
+fn covered_mass_counts_what_the_mask_holds() {
+    let scores = random([1, 2, 10, 10], 3);
+    let all: Vec<u32> =
+        (0..10).flat_map(|t| (0..2).flat_map(move |h| (0..=t).map(move |j| h * 10 + j))).collect();
+    let lengths: Vec<u32> = (0..10).map(|t| 2 * (t + 1)).collect();
+    let full = kc_sparse::FlatCsr::<f32>::from_rows([1, 2, 10, 10], &lengths, all).unwrap();
+    let mass = |mask: &kc_sparse::FlatCsr<f32>| covered_mass(mask, scores.view(), &[10], true).unwrap();
+    assert!((mass(&full) - 1.0).abs() < 1e-6);
+    let one: Vec<u32> = vec![0; 10];
+    let first = kc_sparse::FlatCsr::<f32>::from_rows([1, 2, 10, 10], &[1; 10], one).unwrap();
+    let want: f64 = (0..10)
+        .map(|t| {
+            let row: Vec<f64> = (0..=t).map(|j| f64::from(scores[[0, 0, t, j]]).exp()).collect();
+            row[0] / row.iter().sum::<f64>()
+        })
+        .sum::<f64>()
+        / 20.0;
+    assert!((mass(&first) - want).abs() < 1e-6);
+}

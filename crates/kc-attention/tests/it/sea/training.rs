@@ -134,7 +134,6 @@ fn a_layer_learns_where_its_teacher_looks() {
         let how = DistillConfig { steps: 60, jitter: 0.1, ..DistillConfig::default() };
         let losses = distill(&mut layer, &x, &teacher, &how, |_, _| true).unwrap();
         let (first, last) = (losses[0].kl_est, losses[59].kl_est);
-        println!("causal {causal}: kl {first} to {last}, mass {before} to {}", mass(&layer));
         assert!(last < 0.75 * first && mass(&layer) > before + 0.02, "{causal}: {first} {last} {before}");
         let stopped = distill(&mut layer, &x, &teacher, &how, |step, _| step < 2);
         assert!(matches!(stopped, Err(kc_core::Error::Cancelled)));
