@@ -40,7 +40,8 @@ pub(crate) struct Global {
     /// Seed of everything random: an integer from 0 (beyond 2^64 - 1 for the qmc verbs only), or `random`
     #[arg(long, global = true, value_name = "N", default_value = "0", value_parser = seed)]
     pub(crate) seed: Seed,
-    /// Highest instruction set to use: portable, avx2, avx512, avx512icl, avx512spr [default: the best there is]
+    /// Highest instruction set to use: auto (the best there is), portable, avx2, avx512, avx512icl, avx512spr
+    /// [default: auto]
     #[arg(long, global = true, value_name = "LEVEL")]
     pub(crate) isa: Option<String>,
     /// Give the result as one JSON object: on standard output, or in FILE
@@ -73,7 +74,7 @@ pub(crate) struct Ctx {
 impl Ctx {
     /// Sets up threads and level for the process. Errors are wrong usage.
     pub(crate) fn new(global: &Global) -> Result<Self> {
-        if let Some(name) = &global.isa {
+        if let Some(name) = global.isa.as_ref().filter(|name| *name != "auto") {
             let names = || Level::ALL.map(Level::name).join(", ");
             let level = Level::from_name(name)
                 .with_context(|| format!("--isa: expected one of {}, got {name}", names()))?;

@@ -110,9 +110,17 @@ fn report(ctx: &Ctx, seconds: f64, result: &Value) -> Value {
 
 /// The most memory that this process has held, where the system tells (Linux).
 fn peak_memory() -> Option<u64> {
+    Some(memory()?.1)
+}
+
+/// The memory that this process holds, and the most that it has held, in bytes, where the system tells (Linux).
+pub(crate) fn memory() -> Option<(u64, u64)> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+    };
+    Some((field("VmRSS:")?, field("VmHWM:")?))
 }
 
 fn lines(result: &Value) -> String {

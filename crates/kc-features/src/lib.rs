@@ -8,8 +8,26 @@
 //! | [`projection`] | the Gaussian directions that all maps share: independent, orthogonal, Hadamard |
 //! | [`positive`] | `exp(q . k)`, positive (the softmax of attention) |
 //! | [`relu`] | the arc-cosine kernel of order 1, and the ReLU features of linear attention |
+//! | [`fourier`] | shift-invariant kernels: Gaussian, Laplace, Matern |
+//! | [`universal`] | any `f(w . x + b)` with a known spectrum; complex |
+//! | [`maclaurin`] | any `f(w . x)` with a known power series |
+//! | [`arc_cosine`] | the arc-cosine kernels themselves, exactly |
+//! | [`snnk`] | layers, adapters and bundled networks made of them |
 //!
 //! All maps are a [`FeatureMap`]: rows in, rows of features out. Everything random comes from a seed and is kept.
+//!
+//! ```
+//! use kc_core::TensorView;
+//! use kc_features::fourier::{Fourier, Kernel};
+//! use kc_features::{Draw, FeatureMap};
+//!
+//! let x = TensorView::from_slice([2, 2], &[0.1f64, 0.4, -0.3, 0.2])?;
+//! let map = Fourier::draw(Kernel::Gauss, 1.0, Draw::Orthogonal(Default::default()), 2000, 2, 1)?;
+//! let phi = map.apply(x)?;
+//! let kernel: f64 = (0..phi.shape()[1]).map(|k| phi[[0, k]] * phi[[1, k]]).sum();
+//! assert!((kernel - (-0.1f64).exp()).abs() < 0.05);
+//! # Ok::<(), kc_core::Error>(())
+//! ```
 
 #![deny(unsafe_code)]
 
@@ -18,11 +36,16 @@ use kc_core::{Complex, Element, Error, Result, Tensor, TensorView, TensorViewMut
 use kc_gemm::Operand;
 use rayon::prelude::*;
 
+pub mod arc_cosine;
+pub mod fourier;
 mod hadamard;
+pub mod maclaurin;
 pub mod positive;
 pub mod projection;
 pub mod relu;
 mod scratch;
+pub mod snnk;
+pub mod universal;
 
 pub use projection::{Draw, Projection, Scaling};
 

@@ -5,4 +5,7 @@ use kc_testing::alloc::Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+mod exact;
+mod sage;
 mod sea;
+mod soft;

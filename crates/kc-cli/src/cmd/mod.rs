@@ -23,6 +23,8 @@ mod qmc;
 mod quant;
 mod quantize;
 mod smash;
+mod snnk;
+mod xent;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -49,6 +51,8 @@ pub(crate) enum Command {
     Quantize(quantize::Args),
     /// Sparse matrices: products over semirings, masks, statistics, the SMASH cost model
     Smash(smash::Args),
+    Snnk(snnk::Args),
+    Xent(xent::Args),
     /// Print the completion script of a shell
     Completions(completions::Args),
     /// Print the manual page, or write the pages of all verbs to a folder
@@ -68,6 +72,8 @@ pub(crate) fn run(command: &Command, ctx: &Ctx) -> Result<Answer> {
         Command::Quant(args) => quant::run(args, ctx),
         Command::Quantize(args) => quantize::run(args, ctx),
         Command::Smash(args) => smash::run(args, ctx),
+        Command::Snnk(args) => snnk::run(args, ctx),
+        Command::Xent(args) => xent::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
     }

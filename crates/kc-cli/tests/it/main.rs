@@ -1,6 +1,8 @@
 //! Runs the program `kc` on real files.
 
+mod attention;
 mod crossquant;
+mod cut_cross_entropy;
 mod fireq;
 mod flexq;
 mod frame;
@@ -17,4 +19,6 @@ mod quant_matmul;
 mod quantize;
 mod sea;
 mod smash;
+mod snnk;
+mod soft;
 mod support;

@@ -500,6 +500,28 @@ macro_rules! outer_index {
             }
         }
 
+        impl<'a, T: Element> TensorView<'a, T, $m> {
+            /// The same elements with an axis of length 1 in front.
+            #[inline]
+            pub fn unsqueezed(&self) -> TensorView<'a, T, $n> {
+                let (mut shape, mut strides) = ([1; $n], [0; $n]);
+                shape[1..].copy_from_slice(&self.shape);
+                strides[1..].copy_from_slice(&self.strides);
+                TensorView { ptr: self.ptr, shape, strides, life: PhantomData }
+            }
+        }
+
+        impl<'a, T: Element> TensorViewMut<'a, T, $m> {
+            /// The same elements with an axis of length 1 in front.
+            #[inline]
+            pub fn unsqueezed(self) -> TensorViewMut<'a, T, $n> {
+                let (mut shape, mut strides) = ([1; $n], [0; $n]);
+                shape[1..].copy_from_slice(&self.shape);
+                strides[1..].copy_from_slice(&self.strides);
+                TensorViewMut { ptr: self.ptr, shape, strides, life: PhantomData }
+            }
+        }
+
         impl<'a, T: Element> TensorViewMut<'a, T, $n> {
             #[doc = concat!("The ", $what, " at `i` of the first axis, to change.")]
             ///

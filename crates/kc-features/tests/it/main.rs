@@ -7,3 +7,4 @@ static ALLOCATOR: Counting = Counting;
 
 mod positive;
 mod projection;
+mod snnk;

@@ -47,7 +47,8 @@ fn upstream_scales_and_types_agree() {
     let scale = want.as_slice().iter().fold(0.0f64, |m, g| m.max(g.abs()));
     let single = Tensor::<f32, 2>::from_fn([70, 30], |at| x[at] as f32).unwrap();
     let got = mnn_backward(single.view(), 1.0, &config).unwrap();
-    assert_close(got.as_slice(), want.as_slice(), Tol::abs(1e-6 * scale));
+    // The rounding of f32 through a decomposition: a few units, and not the same on every level.
+    assert_close(got.as_slice(), want.as_slice(), Tol::abs(16.0 * f64::from(f32::EPSILON) * scale));
     let half = Tensor::<bf16, 2>::from_fn([70, 30], |at| bf16::from_f64(x[at])).unwrap();
     let got = mnn_backward(half.view(), 1.0, &config).unwrap();
     assert_close(got.as_slice(), want.as_slice(), Tol::abs(5e-3 * scale));

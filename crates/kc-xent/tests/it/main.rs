@@ -1,1 +1,9 @@
-//! Tests through the public interface.
+//! Integration tests of kc-xent.
+
+use kc_testing::alloc::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+mod golden;
+mod support;

@@ -1,0 +1,310 @@
+//! The backward pass: two passes over the tokens, with the kernel computed again in each, and products of `m x m` between them.
+
+use kc_core::{Error, Result, Tensor, TensorView, TensorViewMut, par};
+use rayon::prelude::*;
+
+use super::kernel::{self, Inputs, Kept, Panels, TOKENS, Tile, by_head, cut, padded_rows, write_rows};
+use super::landmark::{self, ConvGrads};
+use super::portable::{Product, at_level};
+use super::{
+    Head, Landmark, Scalar, Shape, SoftCache, SoftConfig, State, check_finite, head_of, local, normalize,
+};
+
+/// Gradients of [`soft_attention`](super::soft_attention). What has no parameters has no gradient.
+#[derive(Debug, Clone)]
+pub struct SoftGrads<T: Scalar> {
+    /// By `q`, `[B, h, N, d]`.
+    pub dq: Tensor<T, 4>,
+    /// By `v`, `[B, h, N, d]`.
+    pub dv: Tensor<T, 4>,
+    /// By the convolution's weights, `[d, d, r, r]`.
+    pub d_conv_w: Option<Tensor<T, 4>>,
+    /// By the scale of its normalisation, `[d]`.
+    pub d_gamma: Option<Vec<T>>,
+    /// By the shift of its normalisation, `[d]`.
+    pub d_beta: Option<Vec<T>>,
+    /// By the local kernels, `[h, k, k]`.
+    pub d_local: Option<Tensor<T, 3>>,
+    /// By given landmarks, `[B, h, m, d]`.
+    pub d_landmarks: Option<Tensor<T, 4>>,
+}
+
+/// Heads whose gradients of the convolution are held at the same time.
+const HEADS: usize = 8;
+
+/// From the gradient `dx` `[B, h, N, d]` by the result to those by everything else. The inverse's gradient is `-Y^T dY Y^T` for every
+/// [`Inverse`](super::Inverse): exact for exact ones, the paper's rule for Newton's iteration.
+///
+/// # Errors
+/// `Shape` for `dx` unlike the result; `NotFinite` with the position.
+pub fn soft_attention_backward<T: Scalar>(
+    cache: &SoftCache<'_, T>,
+    dx: TensorView<'_, T, 4>,
+) -> Result<SoftGrads<T>> {
+    backward(&cache.state, [cache.q, cache.v], &cache.landmark, &cache.config, dx)
+}
+
+pub(super) fn backward<T: Scalar>(
+    state: &State<T>,
+    [q, v]: [TensorView<'_, T, 4>; 2],
+    landmark: &Landmark<'_, T>,
+    config: &SoftConfig<'_, T>,
+    dx: TensorView<'_, T, 4>,
+) -> Result<SoftGrads<T>> {
+    let shape = &state.shape;
+    if dx.shape() != q.shape() {
+        return Err(Error::shape("dx", format!("{:?}", q.shape()), &dx.shape()));
+    }
+    check_finite("dx", dx)?;
+    let inputs = Inputs { shape, q, v, mask: config.mask, isa: config.isa };
+    let (mut dq, mut dv) = (Tensor::zeros(q.shape())?, Tensor::zeros(q.shape())?);
+    let panels: Vec<Panels<T>> =
+        state.heads.iter().map(|h| Panels::of(&h.landmarks, shape.channels)).collect();
+    let pulled = kernel::sums(&inputs, &panels, dx, state.kept.as_ref());
+    let middles: Vec<Middle<T>> = state
+        .heads
+        .par_iter()
+        .zip(&panels)
+        .zip(&pulled)
+        .map(|((head, panels), u)| Middle::of(head, panels, u, shape.channels))
+        .collect();
+    let from_tokens =
+        over_tokens(&inputs, dx, &panels, &middles, state.kept.as_ref(), [dq.view_mut(), dv.view_mut()])?;
+    let d_local = match config.local {
+        Some(kernels) => Some(local::backward(&inputs, kernels, dx, dv.view_mut())?),
+        None => None,
+    };
+    let mut d_all = Vec::with_capacity(middles.len());
+    for (middle, tokens) in middles.iter().zip(&from_tokens) {
+        let sum: Vec<T> = middle.d_landmarks.iter().zip(tokens).map(|(a, b)| T::from_f64(a + b)).collect();
+        d_all.push(sum);
+    }
+    let conv = to_queries(state, q, &d_all, landmark, config, &mut dq)?;
+    let d_landmarks = match landmark {
+        Landmark::Given(given) => Some(Tensor::from_slice(given.shape(), &d_all.concat())?),
+        _ => None,
+    };
+    let vector = |x: &[f64]| x.iter().map(|&x| T::from_f64(x)).collect();
+    Ok(SoftGrads {
+        dq,
+        dv,
+        d_conv_w: conv.as_ref().map(|grads| grads.unfold(&state.plan)).transpose()?,
+        d_gamma: conv.as_ref().map(|grads| vector(&grads.gamma)),
+        d_beta: conv.as_ref().map(|grads| vector(&grads.beta)),
+        d_local,
+        d_landmarks,
+    })
+}
+
+/// What the products of `m x m` give to the second pass.
+struct Middle<T> {
+    /// `T^T` with `T = Y M`, `[channels, width]`.
+    forward: Vec<T>,
+    /// `R^T` with `R = Y^T U`, `[channels, width]`.
+    backward_columns: Vec<T>,
+    /// `R`, `[m, depth]`.
+    backward_rows: Vec<T>,
+    /// The gradient by the landmarks through `A`, `[m, channels]`.
+    d_landmarks: Vec<f64>,
+}
+
+impl<T: Scalar> Middle<T> {
+    fn of(head: &Head<T>, panels: &Panels<T>, u: &[f64], channels: usize) -> Self {
+        let (m, inverse) = (head.count, head.inverse());
+        let forward = normalize::product(&inverse, &head.sums, channels);
+        let backward = normalize::product(&transposed(&inverse, m), u, channels);
+        let mut d_inverse = normalize::product(u, &transposed(&head.sums, channels), m);
+        let d_rows = if head.e.is_empty() {
+            Vec::new()
+        } else {
+            normalize::backward(&head.y, &head.e, &mut d_inverse)
+        };
+        let y_t = transposed(&head.y, m);
+        let mut g = normalize::product(&normalize::product(&y_t, &d_inverse, m), &y_t, m);
+        for (i, (row, a)) in g.chunks_exact_mut(m.max(1)).zip(head.a.chunks_exact(m.max(1))).enumerate() {
+            let more = d_rows.get(i).copied().unwrap_or(0.0);
+            row.iter_mut().zip(a).for_each(|(g, a)| *g = (more - *g) * a);
+        }
+        let landmarks: Vec<f64> = head.landmarks.iter().map(|x| x.to_f64()).collect();
+        let mut d_landmarks = vec![0.0; landmarks.len()];
+        for i in 0..m {
+            let to = &mut d_landmarks[i * channels..(i + 1) * channels];
+            let own = &landmarks[i * channels..(i + 1) * channels];
+            for (j, other) in landmarks.chunks_exact(channels).enumerate() {
+                let weight = g[i * m + j] + g[j * m + i];
+                for ((to, x), y) in to.iter_mut().zip(other).zip(own) {
+                    *to += weight * (x - y);
+                }
+            }
+        }
+        let columns = |x: &[f64]| {
+            let mut out = vec![T::ZERO; channels * panels.width];
+            for (j, row) in x.chunks_exact(channels).enumerate() {
+                row.iter().enumerate().for_each(|(c, &x)| out[c * panels.width + j] = T::from_f64(x));
+            }
+            out
+        };
+        Middle {
+            forward: columns(&forward),
+            backward_columns: columns(&backward),
+            backward_rows: padded_rows(&backward, channels, panels.depth),
+            d_landmarks,
+        }
+    }
+}
+
+/// Rows of width `n` as columns.
+fn transposed(x: &[f64], n: usize) -> Vec<f64> {
+    let m = x.len() / n.max(1);
+    (0..x.len()).map(|i| x[i % m * n + i / m]).collect()
+}
+
+/// The second pass: `dv` and the kernel's part of `dq` are written; returned is that of the landmarks, `[m, channels]` per head.
+fn over_tokens<T: Scalar>(
+    inputs: &Inputs<'_, T>,
+    dx: TensorView<'_, T, 4>,
+    panels: &[Panels<T>],
+    middles: &[Middle<T>],
+    kept: Option<&Kept<T>>,
+    [dq, dv]: [TensorViewMut<'_, T, 4>; 2],
+) -> Result<Vec<Vec<f64>>> {
+    let shape = inputs.shape;
+    let per_head = shape.tokens.div_ceil(shape.piece());
+    let work: Vec<_> = cut(shape, dq)?.into_iter().zip(cut(shape, dv)?).enumerate().collect();
+    let parts = work
+        .into_par_iter()
+        .map(|(i, (dq, dv))| {
+            let (head, first) = (i / per_head, i % per_head * shape.piece());
+            let at = [head / shape.heads, head % shape.heads];
+            piece(inputs, dx, &panels[head], &middles[head], kept, [at[0], at[1], head], first, [dq, dv])
+        })
+        .collect();
+    Ok(by_head(shape, parts, panels))
+}
+
+/// The tokens from `first` on that `dq` and `dv` have room for.
+fn piece<T: Scalar>(
+    inputs: &Inputs<'_, T>,
+    dx: TensorView<'_, T, 4>,
+    panels: &Panels<T>,
+    middle: &Middle<T>,
+    kept: Option<&Kept<T>>,
+    [entry, head, index]: [usize; 3],
+    first: usize,
+    [mut dq, mut dv]: [TensorViewMut<'_, T, 4>; 2],
+) -> Vec<T> {
+    let (isa, depth, width) = (inputs.isa, panels.depth, panels.width);
+    let tokens = dq.shape()[2];
+    let (mut dq, mut dv) = (dq.outer_mut(0), dv.outer_mut(0));
+    let (mut dq, mut dv) = (dq.matrix_mut(0), dv.matrix_mut(0));
+    let mut tile = Tile::new(panels);
+    let (mut value, mut slope, mut out) = (tile.v.clone(), tile.v.clone(), tile.v.clone());
+    let mut own = vec![T::ZERO; if kept.is_none() { TOKENS * width } else { 0 }];
+    let mut d_kernel = vec![T::ZERO; TOKENS * width];
+    let mut row_sums = vec![T::ZERO; TOKENS];
+    let mut column_sums = vec![T::ZERO; width];
+    let mut sums = vec![T::ZERO; panels.count * depth];
+    let scale = T::from_f64(inputs.shape.scale);
+    let (v, dx) = (head_of(inputs.v, entry, head), head_of(dx, entry, head));
+    for part in par::chunks(tokens, TOKENS) {
+        let (from, rows) = (first + part.start, part.len());
+        tile.queries(inputs, panels, [entry, head], from, rows);
+        let k = match kept {
+            Some(kept) => kept.of(inputs.shape, index, from, rows),
+            None => {
+                let k = &mut own[..rows * width];
+                tile.kernel(isa, panels, k);
+                k
+            }
+        };
+        let v = inputs.rows(v, entry, from, depth, &mut value[..rows * depth]);
+        let dx = inputs.rows(dx, entry, from, depth, &mut slope[..rows * depth]);
+        let out = &mut out[..rows * depth];
+        Tile::weigh(isa, panels, k, &middle.backward_rows, rows, out);
+        write_rows(&mut dv, part.start, out, depth);
+        let d_kernel = &mut d_kernel[..rows * width];
+        for (a, b, add) in [(dx, &middle.forward, false), (v, &middle.backward_columns, true)] {
+            let product = Product {
+                a,
+                row_step: depth,
+                depth_step: 1,
+                rows,
+                depth: inputs.shape.channels,
+                b,
+                b_step: width,
+                columns: width,
+                c_step: width,
+                add,
+            };
+            T::product(isa, product, d_kernel);
+        }
+        at_level!(isa, gate(k, d_kernel, &mut row_sums[..rows], &mut column_sums));
+        Tile::weigh(isa, panels, d_kernel, &panels.rows, rows, out);
+        at_level!(isa, pull(out, &row_sums[..rows], &tile.q[..rows * depth], depth));
+        out.iter_mut().for_each(|x| *x = *x * scale);
+        write_rows(&mut dq, part.start, out, depth);
+        Tile::add_sums(isa, panels, d_kernel, &tile.q, rows, &mut sums);
+    }
+    at_level!(isa, pull(&mut sums, &column_sums[..panels.count], &panels.rows, depth));
+    sums
+}
+
+/// Adds to `dq` what the landmarks owe to the queries; returns the convolution's gradients.
+fn to_queries<T: Scalar>(
+    state: &State<T>,
+    q: TensorView<'_, T, 4>,
+    d_landmarks: &[Vec<T>],
+    landmark: &Landmark<'_, T>,
+    config: &SoftConfig<'_, T>,
+    dq: &mut Tensor<T, 4>,
+) -> Result<Option<ConvGrads<T>>> {
+    let shape = &state.shape;
+    let mut heads = Vec::new();
+    for entry in dq.view_mut().chunks(0, 1)? {
+        heads.extend(entry.chunks(1, 1)?);
+    }
+    let mut total: Option<ConvGrads<T>> = None;
+    let mut heads: Vec<_> = heads.into_iter().enumerate().collect();
+    while !heads.is_empty() {
+        let later = heads.split_off(heads.len().min(HEADS));
+        let found = heads
+            .into_par_iter()
+            .map(|(i, mut dq)| one_head(shape, state, q, &d_landmarks[i], landmark, config, i, &mut dq))
+            .collect::<Result<Vec<_>>>()?;
+        heads = later;
+        for grads in found.into_iter().flatten() {
+            match &mut total {
+                Some(total) => total.add(&grads),
+                None => total = Some(grads),
+            }
+        }
+    }
+    Ok(total)
+}
+
+fn one_head<T: Scalar>(
+    shape: &Shape,
+    state: &State<T>,
+    q: TensorView<'_, T, 4>,
+    d_landmarks: &[T],
+    landmark: &Landmark<'_, T>,
+    config: &SoftConfig<'_, T>,
+    index: usize,
+    dq: &mut TensorViewMut<'_, T, 4>,
+) -> Result<Option<ConvGrads<T>>> {
+    let (entry, head) = (index / shape.heads, index % shape.heads);
+    let kept = &state.heads[index];
+    let mut dq = dq.outer_mut(0);
+    let d_landmarks = TensorView::from_slice([kept.count, shape.channels], d_landmarks)?;
+    let views = [head_of(q, entry, head), d_landmarks];
+    landmark::backward(
+        shape,
+        &state.plan,
+        entry,
+        views,
+        &kept.before,
+        landmark,
+        config,
+        &mut dq.matrix_mut(0),
+    )
+}

@@ -1,0 +1,3 @@
+//! Softmax-free attention.
+
+mod golden;
