@@ -45,6 +45,7 @@ mod matrix_nuclear_norm;
 mod qmcpy;
 mod quant_formats;
 mod sage_attention2;
+mod sea;
 mod smash;
 mod snnk;
 mod soft;
@@ -123,6 +124,7 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         run: sage_attention2::run,
     },
     Experiment { name: "soft", title: "SOFT: attention without softmax, through landmarks", run: soft::run },
+    Experiment { name: "sea", title: "SEA: sparse linear attention with an estimated mask", run: sea::run },
     Experiment { name: "smash", title: "SMASH: sparse products row by row", run: smash::run },
     Experiment { name: "snnk", title: "SNNK: layers as products of random features", run: snnk::run },
 ];
@@ -240,6 +242,11 @@ impl Ctx {
     /// Theirs over ours, of the row that was recorded last.
     pub(crate) fn last_ratio(&self) -> Option<f64> {
         self.section.peers.last()?.ratio
+    }
+
+    /// Their time over ours for the newest row of that peer.
+    pub(crate) fn ratio_to(&self, peer: &str) -> Option<f64> {
+        self.section.peers.iter().rev().find(|row| row.peer == peer)?.ratio
     }
 
     fn budget(&self) -> Budget {

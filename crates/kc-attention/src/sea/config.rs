@@ -52,7 +52,7 @@ pub enum Span {
 ///
 /// ```
 /// use kc_attention::sea::SeaConfig;
-/// let config = SeaConfig { heads: 12, head_dim: 64, t_m: 256, k: 64.0, nb_factor: 8.0, ..SeaConfig::default() };
+/// let config = SeaConfig { t_m: 256, k: 64.0, nb_factor: 8.0, causal: true, ..SeaConfig::default() };
 /// assert_eq!((config.features(), config.splits(), config.width()), (33, 2, 64));
 /// ```
 #[derive(Debug, Clone, PartialEq)]

@@ -1,14 +1,74 @@
-//! SEA: sparse linear attention with an estimated attention mask.
+//! SEA: linear attention that still has a sparse attention matrix, estimated by a small network.
+//!
+//! A kernel-feature linear attention reads the whole sequence; an encoder and a small convolutional network turn what it
+//! read into a compressed attention matrix with `t_m` cells per query, whatever the length. The largest cells, over all
+//! heads of a query together, become a mask over tokens; exact softmax attention runs on that mask alone, and its result
+//! is mixed with an average of the values. The layer learns from the attention that it replaces ([`distill()`]).
+//!
+//! ```text
+//! ctx   = f(q) (f(k)^T [place ; v]) / (f(q) sum f(k))             f: softmax features, or ReLU if causal
+//! e     = GELU(LN(enc [ctx ; v]))          gates s0, s1 = scaler e
+//! score = CNN(decoder e)  [H, T, t_m]      prob = softmax(score)
+//! mask  = cells of the largest prob, about k tokens per query and head, stretched from t_m cells to T columns
+//! out   = sigmoid(s1) sigmoid(s0) softmax(scale q k^T on the mask) v + (1 - sigmoid(s1)) average(v)
+//! ```
+//!
+//! | | Bidirectional | Causal |
+//! |---|---|---|
+//! | features | softmax, `floor(d ln d / nb_factor)` | ReLU |
+//! | convolutions | 3x3 over tokens and cells, half the rows | rows t-4, t-2, t only |
+//! | average | values weighed by the column means of the estimate | mean of the values so far |
+//! | padding | [`SeaInputs::lengths`] | none |
+//! | groups of cells | all of [`Group`] | [`Group::CausalBatch`] |
+//!
+//! `q`, `k`, `v` are `[N, H, T, d]`, f32, or f64 for training and checks. Defaults are the paper's for BERT (`t_m` 128,
+//! `k` 7); for language models it takes `t_m` 256, `k` 64, `nb_factor` 8.
+//!
+//! ```
+//! use kc_attention::sea::{SeaConfig, SeaInputs, SeaLayer, SeaParams};
+//! use kc_core::{KcRng, Tensor};
+//! let config = SeaConfig { heads: 2, head_dim: 8, t_m: 16, k: 4.0, causal: true, ..SeaConfig::default() };
+//! let layer = SeaLayer::new(config.clone(), SeaParams::<f32>::init(&config, 1)?)?;
+//! let mut x = Tensor::zeros([1, 2, 100, 8])?;
+//! KcRng::new(0, 0).fill_normal(x.as_mut_slice());
+//! let whole = layer.forward(&SeaInputs::new(x.view(), x.view(), x.view()))?;
+//! assert!(whole.nnz[0] < 2 * 100 * 10); // Of 2 * 100 * 100.
+//!
+//! // Token by token, with a state that does not grow.
+//! let mut state = layer.state(1)?;
+//! for t in 0..100 {
+//!     let token = x.view().slice(2, t..t + 1)?;
+//!     let row = layer.decode(&mut state, token, token, token)?;
+//!     assert!((row[[0, 1, 0, 3]] - whole.out[[0, 1, t, 3]]).abs() < 1e-4);
+//! }
+//! # Ok::<(), kc_core::Error>(())
+//! ```
+//!
+//! # Cost
+//! Causal inference runs as a stream of 32 tokens a step ([`forward`](SeaLayer::forward)): memory `O(T H d)`, nothing of
+//! `[H, T, t_m]`. With 12 heads of 64, 256 cells, k = 64 and `nb_factor` 8 a token costs 1.5 million multiply-adds,
+//! whatever the length; dense causal attention costs 0.77 thousand times the length. Bidirectional inference, training and
+//! [`trace`](SeaLayer::trace) keep `O(H T t_m)` numbers; a teacher's scores are quadratic by themselves.
+//!
+//! # When not to use it
+//! Below about 2000 tokens dense attention is faster. Without distillation the mask is no better than chance. Padded
+//! queries and keys take part in the published estimator; [`SeaConfig::mask_padding`] keeps them out.
+//!
+//! Source: Lee, Kim, Willette, Hwang, "SEA: Sparse Linear Attention with Estimated Attention Mask" (ICLR 2024).
 
 mod config;
 mod conv;
+mod decode;
 mod distill;
 mod estimate;
 mod loss;
 mod params;
 mod performer;
 mod portable;
+pub mod reference;
+mod segments;
 mod sparse;
+mod stream;
 mod stretch;
 mod topk;
 mod train;
@@ -16,9 +76,10 @@ mod train;
 mod x86;
 
 use kc_core::math::{Real, first_non_finite};
-use kc_core::{Error, Isa, Result, Tensor, TensorView};
+use kc_core::{Error, Isa, Result, Tensor, TensorView, TensorViewMut};
 
 pub use config::{Group, SeaConfig, Span};
+pub use decode::SeaState;
 pub use distill::{DistillConfig, covered_mass, distill};
 pub use loss::{SeaLoss, Teacher};
 pub use params::{SeaParams, shapes};
@@ -216,13 +277,39 @@ impl<T: Real> SeaLayer<T> {
         Ok(Checked { shape, q, k, v: inputs.v.to_vec(), own, lengths })
     }
 
-    /// Attention: `[N, H, T, d]`.
+    /// Attention: `[N, H, T, d]`. Causal layers of f32 take the stream, all others the pass that keeps everything.
     ///
     /// # Errors
     /// Shapes and lengths that do not fit, no tokens, more tokens than positions, numbers that are not finite.
     pub fn forward(&self, inputs: &SeaInputs<'_, T>) -> Result<SeaOut<T>> {
+        let mut out = Tensor::zeros(inputs.q.shape())?;
+        let nnz = self.forward_into(inputs, out.view_mut())?;
+        Ok(SeaOut { out, nnz })
+    }
+
+    /// [`forward`](Self::forward) into memory of the caller, which must be contiguous. Gives the entries of the sparse
+    /// matrix of each batch entry.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and an `out` of another shape or with gaps.
+    pub fn forward_into(
+        &self,
+        inputs: &SeaInputs<'_, T>,
+        mut out: TensorViewMut<'_, T, 4>,
+    ) -> Result<Vec<usize>> {
+        let (shape, _) = self.dims(inputs)?;
+        if out.shape() != shape {
+            return Err(Error::shape("out", format!("{shape:?}"), &out.shape()));
+        }
+        let Some(slice) = out.as_mut_slice() else {
+            return Err(Error::unsupported("out", "a result is written to contiguous memory"));
+        };
+        if let Some(nnz) = self.stream(inputs, slice)? {
+            return Ok(nnz);
+        }
         let (trace, _) = self.pass(inputs)?;
-        Ok(SeaOut { out: trace.out, nnz: trace.probs.nnz_per_batch() })
+        slice.copy_from_slice(trace.out.as_slice());
+        Ok(trace.probs.nnz_per_batch())
     }
 
     /// Attention with everything on the way: `O(N H T t_m)` numbers.

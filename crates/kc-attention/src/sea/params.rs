@@ -121,7 +121,7 @@ impl<T: Real> SeaParams<T> {
         let shapes = shapes(config);
         for (name, to) in all.entries_mut() {
             if let Some((name, shape)) = shapes.iter().find(|(n, _)| *n == name) {
-                *to = make(name, checked_len(*name, shape)?)?;
+                *to = make(name, checked_len(name, shape)?)?;
             }
         }
         Ok(all)

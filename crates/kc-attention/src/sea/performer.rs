@@ -290,11 +290,6 @@ impl State {
             *out = T::from_f64(row.iter().zip(x).map(|(a, b)| a * b).sum());
         }
     }
-
-    /// Bytes of the sums.
-    pub(super) fn bytes(&self) -> usize {
-        size_of_val(&self.sums[..])
-    }
 }
 
 /// Linear attention of `q`, `k` `[N, H, T, d]` and `v` `[N, H, T, e]` with the directions `proj` `[m, d]`; `[N, H, T, e]`.

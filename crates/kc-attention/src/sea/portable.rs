@@ -85,7 +85,6 @@ pub(super) fn transposed<T: Real>(x: &[T], rows: usize, columns: usize) -> Vec<T
 /// The scores `scale q . k_j` of some keys of `[keys, q.len()]`.
 pub(super) fn scores<T: Real>(isa: Isa, q: &[T], keys: &[T], at: &[u32], scale: T, out: &mut [T]) {
     let d = q.len();
-    assert!(at.len() == out.len() && at.iter().all(|&j| (j as usize + 1) * d <= keys.len()), "keys of a row");
     #[cfg(target_arch = "x86_64")]
     if isa.level() >= Level::Avx2 && T::DTYPE == DType::F32 {
         let (q, keys) = (bytemuck::cast_slice(q), bytemuck::cast_slice(keys));
@@ -105,8 +104,6 @@ pub(super) fn scores<T: Real>(isa: Isa, q: &[T], keys: &[T], at: &[u32], scale: 
 /// `out = sum_j weights_j values_j` over some rows of `[keys, out.len()]`.
 pub(super) fn mix<T: Real>(isa: Isa, weights: &[T], values: &[T], at: &[u32], out: &mut [T]) {
     let d = out.len();
-    let inside = at.iter().all(|&j| (j as usize + 1) * d <= values.len());
-    assert!(at.len() == weights.len() && inside, "values of a row");
     #[cfg(target_arch = "x86_64")]
     if isa.level() >= Level::Avx2 && T::DTYPE == DType::F32 {
         let (weights, values) = (bytemuck::cast_slice(weights), bytemuck::cast_slice(values));
@@ -120,3 +117,178 @@ pub(super) fn mix<T: Real>(isa: Isa, weights: &[T], values: &[T], at: &[u32], ou
         }
     }
 }
+
+/// A row of a 3x3 convolution on padded rows, rectified: place `x` of the result sees places `x`, `x + step` and
+/// `x + 2 step` of three rows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taps {
+    /// Places of the result.
+    pub(super) width: usize,
+    /// Places between the columns that a place sees.
+    pub(super) step: usize,
+    pub(super) c_in: usize,
+    pub(super) c_out: usize,
+}
+
+impl Taps {
+    /// Whether everything lies inside of slices of these lengths.
+    pub(super) fn fit(&self, rows: [usize; 3], w: &[f32], bias: &[f32], out: &[f32]) -> bool {
+        rows.iter().all(|&len| len >= (self.width + 2 * self.step) * self.c_in)
+            && w.len() >= 9 * self.c_in * self.c_out
+            && bias.len() >= self.c_out
+            && out.len() >= self.width * self.c_out
+    }
+
+    /// Runs at the level of `isa`; `w` is `[3][3][c_in][c_out]`.
+    ///
+    /// # Panics
+    /// If the slices are too short, which is a mistake in this module.
+    pub(super) fn run(self, isa: Isa, rows: [&[f32]; 3], w: &[f32], bias: &[f32], out: &mut [f32]) {
+        assert!(self.fit(rows.map(<[f32]>::len), w, bias, out), "a convolution");
+        #[cfg(target_arch = "x86_64")]
+        if isa.level() >= Level::Avx2 {
+            return super::x86::conv(isa, self, rows, w, bias, out);
+        }
+        let _ = isa;
+        let Taps { width, step, c_in, c_out } = self;
+        for (x, out) in out.chunks_exact_mut(c_out).take(width).enumerate() {
+            out.copy_from_slice(&bias[..c_out]);
+            for (i, row) in rows.iter().enumerate() {
+                for j in 0..3 {
+                    let from = &row[(x + j * step) * c_in..][..c_in];
+                    for (k, from) in from.iter().enumerate() {
+                        let w = &w[((i * 3 + j) * c_in + k) * c_out..][..c_out];
+                        out.iter_mut().zip(w).for_each(|(out, w)| *out += from * w);
+                    }
+                }
+            }
+            out.iter_mut().for_each(|x| *x = x.max(0.0));
+        }
+    }
+}
+
+/// Appends the places, plus `base`, of keys of at least `least`.
+#[inline(always)]
+pub(super) fn at_least(keys: &[u32], least: u32, base: u32, found: &mut Vec<u32>) {
+    for (i, key) in keys.iter().enumerate() {
+        if *key >= least {
+            found.push(base + i as u32);
+        }
+    }
+}
+
+/// Lanes of the sums below.
+const LANES: usize = 16;
+
+/// The sum of `f` over elements, in lanes.
+#[inline(always)]
+fn lane_sum(x: &[f32], shift: f32, square: bool) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    for block in blocks {
+        for i in 0..LANES {
+            let y = block[i] - shift;
+            lanes[i] += if square { y * y } else { y };
+        }
+    }
+    for (i, x) in rest.iter().enumerate() {
+        let y = x - shift;
+        lanes[i] += if square { y * y } else { y };
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// Layer normalisation of rows of `gamma.len()` elements, in place.
+#[inline(always)]
+pub(super) fn normalise(rows: &mut [f32], gamma: &[f32], beta: &[f32]) {
+    let width = gamma.len();
+    for row in rows.chunks_exact_mut(width) {
+        let mean = lane_sum(row, 0.0, false) / width as f32;
+        let variance = lane_sum(row, mean, true) / width as f32;
+        let rstd = 1.0 / (variance + super::estimate::EPS as f32).sqrt();
+        for i in 0..width {
+            row[i] = (row[i] - mean) * rstd * gamma[i] + beta[i];
+        }
+    }
+}
+
+/// Rows of `width` elements, minus the largest of each.
+#[inline(always)]
+pub(super) fn lower(rows: &mut [f32], width: usize) {
+    for row in rows.chunks_mut(width.max(1)) {
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let (blocks, rest) = row.as_chunks::<LANES>();
+        for block in blocks {
+            for i in 0..LANES {
+                lanes[i] = if block[i] > lanes[i] { block[i] } else { lanes[i] };
+            }
+        }
+        for (i, x) in rest.iter().enumerate() {
+            lanes[i] = if *x > lanes[i] { *x } else { lanes[i] };
+        }
+        let mut most = lanes[0];
+        for lane in lanes {
+            most = if lane > most { lane } else { most };
+        }
+        for x in row {
+            *x -= most;
+        }
+    }
+}
+
+/// Rows of `width` elements, divided by the sum of each.
+#[inline(always)]
+pub(super) fn unit(rows: &mut [f32], width: usize) {
+    for row in rows.chunks_mut(width.max(1)) {
+        let scale = 1.0 / lane_sum(row, 0.0, false);
+        for x in row {
+            *x *= scale;
+        }
+    }
+}
+
+/// Every element of `x` four times, one `ends` before and one after, and the means of neighbours that bring that back
+/// to `4 x.len()` elements: the area resizing of the causal estimator, whose areas are all two places wide.
+#[inline(always)]
+pub(super) fn pool(ends: f32, x: &[f32], out: &mut [f32]) {
+    let (quads, _) = out.as_chunks_mut::<4>();
+    let half = x.len() * 2;
+    for (quad, x) in quads.iter_mut().zip(x) {
+        *quad = [*x; 4];
+    }
+    // In the first half element j is the mean of places j and j + 1, in the second of j + 1 and j + 2, counted with the
+    // end before: of elements j - 1 and j, or j and j + 1. Only the edges of fours differ from their neighbours.
+    let last = x.len() - 1;
+    for i in 0..=last {
+        if 4 * i < half {
+            let before = if i == 0 { ends } else { x[i - 1] };
+            quads[i][0] = (before + x[i]) * 0.5;
+        }
+        if 4 * i + 3 >= half {
+            let after = if i == last { ends } else { x[i + 1] };
+            quads[i][3] = (x[i] + after) * 0.5;
+        }
+    }
+}
+
+/// One of the bodies above at the level of `isa`.
+macro_rules! dispatch {
+    ($isa:expr, $name:ident ( $($arg:expr),* )) => {{
+        #[cfg(target_arch = "x86_64")]
+        if $isa.level() >= kc_core::Level::Avx2 {
+            crate::sea::x86::$name($isa, $($arg),*)
+        } else {
+            crate::sea::portable::$name($($arg),*)
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        crate::sea::portable::$name($($arg),*)
+    }};
+}
+pub(super) use dispatch;

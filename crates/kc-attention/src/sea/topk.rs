@@ -4,7 +4,7 @@
 //! over the bits, never by sorting; cells equal to the threshold are taken in the order of their flat index.
 
 use kc_core::math::Real;
-use kc_core::{DType, Error, Result, TensorView, bytemuck, shape::checked_len};
+use kc_core::{DType, Error, Isa, Level, Result, TensorView, bytemuck, shape::checked_len};
 use rayon::prelude::*;
 
 use super::{Group, SeaConfig};
@@ -64,6 +64,9 @@ pub(super) fn count_of_query(config: &SeaConfig, width: usize) -> usize {
 pub(super) struct Selector {
     counts: Vec<u32>,
     near: Vec<u32>,
+    places: Vec<u32>,
+    /// A little below the last threshold of a stream: where the next one is looked for first.
+    guess: u32,
 }
 
 /// Bits of the key that the first pass looks at; the rest is left to the few cells in the bucket of the threshold.
@@ -97,6 +100,60 @@ impl Selector {
         let larger = above.iter().filter(|&&key| key > threshold).count();
         (threshold, left - larger)
     }
+}
+
+impl Selector {
+    /// Appends the places of the `count` largest of `values`, rising. Neighbouring queries have similar thresholds, so
+    /// only the values above a guess are looked at closely; the guess does not change the result.
+    pub(super) fn cells(&mut self, isa: Isa, values: &[f32], count: usize, cells: &mut Vec<u32>) {
+        let keys: &[u32] = bytemuck::cast_slice(values);
+        if count >= keys.len() {
+            cells.extend(0..keys.len() as u32);
+            return;
+        }
+        let mut places = std::mem::take(&mut self.places);
+        places.clear();
+        if self.guess > 0 {
+            at_least(isa, keys, self.guess, &mut places);
+        }
+        let (threshold, equal) = if places.len() >= count {
+            self.near.clear();
+            self.near.extend(places.iter().map(|&place| keys[place as usize]));
+            let at = self.near.len() - count;
+            let (_, &mut threshold, above) = self.near.select_nth_unstable(at);
+            let larger = above.iter().filter(|&&key| key > threshold).count();
+            (threshold, count - larger)
+        } else {
+            let found = self.threshold(keys, count);
+            places.clear();
+            at_least(isa, keys, found.0.max(1), &mut places);
+            found
+        };
+        if threshold == 0 {
+            places.clear();
+            places.extend(0..keys.len() as u32);
+        }
+        let mut equal = equal;
+        for &place in &places {
+            let key = keys[place as usize];
+            if key > threshold || (key == threshold && equal > 0) {
+                equal -= usize::from(key == threshold);
+                cells.push(place);
+            }
+        }
+        self.places = places;
+        self.guess = (f32::from_bits(threshold) * 0.95).to_bits();
+    }
+}
+
+/// Appends the places of keys of at least `least`, which is above 0.
+fn at_least(isa: Isa, keys: &[u32], least: u32, places: &mut Vec<u32>) {
+    #[cfg(target_arch = "x86_64")]
+    if isa.level() >= Level::Avx2 {
+        return super::x86::at_least(isa, keys, least, places);
+    }
+    let _ = (isa, Level::Avx2);
+    super::portable::at_least(keys, least, 0, places);
 }
 
 /// The cells with the `count` largest values: `keep` gets their flags. Ties go to the lower index.
@@ -140,9 +197,11 @@ pub fn topk_mask<T: Real>(prob: TensorView<'_, T, 4>, lengths: &[usize], config:
             format!("{lengths:?}"),
         ));
     }
-    let prob = prob.to_tensor()?;
+    let mut prob = prob.to_tensor()?;
+    // Zeros have one sign, so that bits order as numbers do.
+    prob.as_mut_slice().iter_mut().for_each(|x| *x = *x + T::ZERO);
     let values = prob.as_slice();
-    if let Some(at) = values.iter().position(|x| !(*x >= T::ZERO) || !x.to_f64().is_finite()) {
+    if let Some(at) = values.iter().position(|x| *x < T::ZERO || !x.to_f64().is_finite()) {
         return Err(Error::not_finite("prob", &[at], values[at].to_f64()));
     }
     let mut keep = vec![false; values.len()];
@@ -225,7 +284,16 @@ mod tests {
                     let mut want = vec![false; size];
                     order[..many].iter().for_each(|&at| want[at] = true);
                     let (mut got, mut wide) = (vec![false; size], vec![true; size]);
-                    select(&values, many, &mut got, &mut Selector::default());
+                    let mut selector = Selector::default();
+                    select(&values, many, &mut got, &mut selector);
+                    for guess in [0, 0x3dcc_cccd, 0x3f80_0000] {
+                        (selector.guess, selector.places) = (guess, vec![7]);
+                        let mut cells = Vec::new();
+                        selector.cells(Isa::best(), &values, many, &mut cells);
+                        let mut got = vec![false; size];
+                        cells.iter().for_each(|&at| got[at as usize] = true);
+                        assert!(got == want && cells.is_sorted(), "{size} {levels} {many} {guess}");
+                    }
                     let values: Vec<f64> = values.iter().map(|&x| f64::from(x)).collect();
                     select(&values, many, &mut wide, &mut Selector::default());
                     assert_eq!((&got, &wide), (&want, &want), "{size} {levels} {many}");

@@ -264,8 +264,8 @@ impl<T: Real> SeaLayer<T> {
             let (g0, g1) = (cache.gates[2 * i], cache.gates[2 * i + 1]);
             let from = if config.causal { i } else { i / t };
             let (mut along0, mut along1) = (T::ZERO, T::ZERO);
-            for j in 0..d {
-                let (dy, at) = (d_out[j], i * d + j);
+            for (j, &dy) in d_out.iter().enumerate() {
+                let at = i * d + j;
                 let (raw, gated) = (cache.sparse.out.as_slice()[at], cache.sparse_ctx.as_slice()[at]);
                 along0 = along0 + dy * g1 * raw;
                 along1 = along1 + dy * (gated - cache.avg.as_slice()[from * d + j]);

@@ -1,5 +1,6 @@
 //! Integration tests of kc-sparse.
 
+mod flat;
 mod matrices;
 mod model;
 mod plan;

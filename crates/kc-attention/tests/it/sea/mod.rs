@@ -1,4 +1,6 @@
 //! SEA through the public interface.
 
 mod golden;
+mod properties;
 mod support;
+mod training;

@@ -12,7 +12,6 @@ pub(crate) struct Case {
     pub(crate) config: SeaConfig,
     pub(crate) lengths: Option<Vec<usize>>,
     pub(crate) teacher: bool,
-    pub(crate) shape: [usize; 4],
 }
 
 impl Case {
@@ -30,9 +29,8 @@ impl Case {
         };
         let lengths =
             json["lengths"].as_array().map(|all| all.iter().map(|x| x.as_u64().unwrap() as usize).collect());
-        let shape = [number("N"), number("H"), number("T"), number("d")];
         let teacher = json["teacher"].as_bool().expect("a flag");
-        Case { name, config, lengths, teacher, shape }
+        Case { name, config, lengths, teacher }
     }
 
     pub(crate) fn all() -> impl Iterator<Item = Case> {
