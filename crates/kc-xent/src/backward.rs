@@ -409,10 +409,6 @@ pub(crate) fn group_len<S>(v: usize, r: usize, chunk: usize) -> usize {
 }
 
 /// Gradients of a shard that starts at word `start`, from log-sum-exps of all places.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the one place where all that a backward pass depends on meets"
-)]
 pub(crate) fn run<T: Embedding>(
     input: &XentInput<'_, T>,
     config: &XentConfig,

@@ -86,12 +86,6 @@ pub(crate) fn scan<T: Embedding>(
         Some(average) => average.chunks_mut(span).map(Some).collect(),
         None => kept.iter().map(|_| None).collect(),
     };
-    let task = |(s, (kept, average)): (usize, (&mut Option<&mut [T::Sum]>, &mut Option<&mut [f64]>))| {
-        let first = s * span;
-        Span { input, config, start, panel }.run(first..v.min(first + span), kept.as_deref_mut(), average)
-    };
-    let parts: Vec<Part<T::Sum>> =
-        kept.par_iter_mut().zip(average.par_iter_mut()).enumerate().map(task).collect::<Result<_>>()?;
     let spans = kept.par_iter_mut().zip(average.par_iter_mut()).enumerate();
     let parts: Vec<Part<T::Sum>> = spans
         .map(|(s, (kept, average))| {

@@ -122,32 +122,11 @@ macro_rules! level {
             #[target_feature(enable = $features)]
             unsafe fn words<const M: usize>(
                 rows: &[&[f32]],
-                depth: usize,
-                e: *const f32,
-                r: usize,
-                z: *mut f32,
-            ) {
-                for start in (0..depth).step_by(DEPTH) {
-                    let k = DEPTH.min(depth - start);
-                    for first in (0..r).step_by(NR) {
-                        // SAFETY: the panel of these tokens stands at `start * r + first * k`; rows reach `depth`.
-                        unsafe {
-                            let panel = e.add(start * r + first * k);
-                            let mut a = [std::ptr::null(); M];
-                            let mut c = [std::ptr::null_mut(); M];
-                            for m in 0..M {
-                                a[m] = rows[m].as_ptr().add(start);
-                                c[m] = z.add(m * r + first);
-                            }
-                            if r - first >= NR {
-                                tile::<M, 2>(k, a, 1, panel, c, start > 0);
-                            } else {
-                                tile::<M, 1>(k, a, 1, panel, c, start > 0);
-                            }
-                        }
                 [start, k]: [usize; 2],
                 panel: *const f32,
                 [first, r]: [usize; 2],
+                z: *mut f32,
+            ) {
                 let mut a = [std::ptr::null(); M];
                 let mut c = [std::ptr::null_mut(); M];
                 // SAFETY: by the contract.

@@ -7,9 +7,6 @@ use super::kernel::{self, Inputs, Kept, Panels, TOKENS, Tile, by_head, cut, padd
 use super::landmark::{self, ConvGrads};
 use super::portable::{Product, at_level};
 use super::{Head, Landmark, Scalar, SoftCache, SoftConfig, State, check_finite, head_of, local, normalize};
-use super::{
-    Head, Landmark, Scalar, Shape, SoftCache, SoftConfig, State, check_finite, head_of, local, normalize,
-};
 
 /// Gradients of [`soft_attention`](super::soft_attention). What has no parameters has no gradient.
 #[derive(Debug, Clone)]
@@ -69,7 +66,6 @@ pub(super) fn backward<T: Scalar>(
         .zip(&pulled)
         .map(|((head, panels), u)| Middle::of(head, panels, u, shape.channels))
         .collect::<Result<Vec<Middle<T>>>>()?;
-        .collect();
     let from_tokens =
         over_tokens(&inputs, dx, &panels, &middles, state.kept.as_ref(), [dq.view_mut(), dv.view_mut()])?;
     let d_local = match config.local {

@@ -447,8 +447,6 @@ fn forward<T: Scalar>(
         .iter()
         .map(|head| normalize::product(&head.inverse(), &head.sums, shape.channels))
         .collect::<Result<Vec<Vec<f64>>>>()?;
-    let weights: Vec<Vec<f64>> =
-        heads.iter().map(|head| normalize::product(&head.inverse(), &head.sums, shape.channels)).collect();
     kernel::apply(&inputs, &panels, &weights, kept.as_ref(), out.reborrow())?;
     if let Some(kernels) = config.local {
         local::add(&inputs, kernels, out)?;
