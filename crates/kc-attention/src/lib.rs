@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`exact`] | softmax attention, tile by tile, with its gradients |
 //! | [`sage`] | attention in 4 and 8 bits |
-//! | [`compare`] | how far one result is from another |
+//! | [`compare`](mod@compare) | how far one result is from another |
 //! | [`soft`] | a Gaussian kernel through landmarks instead of softmax, linear in the tokens |
 //! | [`sea`] | sparse attention on a mask that a small network estimates, linear in the tokens |
 //!
