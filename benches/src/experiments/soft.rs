@@ -301,7 +301,7 @@ fn inverse_gradient(ctx: &mut Ctx) -> anyhow::Result<()> {
 
 /// (d) A classifier that is trained with it.
 fn learning(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let steps = ctx.pick(120, 600);
+    let steps = ctx.pick(120, 1200);
     let [soft, dense] = digits::accuracies(ctx, steps)?;
     ctx.claim(Claim {
         statement: "a block with softmax-free attention learns as well as with softmax".into(),

@@ -310,7 +310,7 @@ pub(super) fn accuracies(ctx: &Ctx, steps: usize) -> anyhow::Result<[f64; 2]> {
             let targets: Vec<usize> = picked.iter().map(|&i| labels[i]).collect();
             let grads = model.gradients(&batch, &targets)?;
             // Ten steps of warming up, then a cosine down to zero.
-            let rate = 4e-3
+            let rate = 1e-2
                 * ((step + 1) as f64 / 10.0).min(1.0)
                 * 0.5
                 * (1.0 + (std::f64::consts::PI * step as f64 / steps as f64).cos());
