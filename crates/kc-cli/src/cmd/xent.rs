@@ -34,7 +34,7 @@ enum Verb {
         after_help = "Example:\n  kc xent loss --e e.npy --c c.npy --targets t.npy --preset full-c --out-de de.npy \
                       --out-dc dc.npy --report r.json"
     )]
-    Loss(LossArgs),
+    Loss(Box<LossArgs>),
     /// Find the words with the largest logits of every token
     #[command(after_help = "Example:\n  kc xent topk --e e.npy --c c.npy --k 5 --out idx.npy")]
     Topk {
