@@ -146,15 +146,15 @@ pub(crate) enum Trained {
     /// Nothing but the head.
     Nothing,
     /// `x + Up relu(Down x)`
-    Bottleneck { down: Linear, up: Linear },
+    Bottleneck { down: Box<Linear>, up: Box<Linear> },
     /// Ours.
     Snnk { adapter: Box<Adapter<f32>>, adams: Vec<Adam> },
 }
 
 impl Trained {
     pub(crate) fn bottleneck(d: usize, r: usize, rate: f64, rng: &mut KcRng) -> Result<Self> {
-        let down = Linear::new(d, r, 1.0, rate, rng)?;
-        Ok(Trained::Bottleneck { down, up: Linear::new(r, d, 0.0, rate, rng)? })
+        let down = Box::new(Linear::new(d, r, 1.0, rate, rng)?);
+        Ok(Trained::Bottleneck { down, up: Box::new(Linear::new(r, d, 0.0, rate, rng)?) })
     }
 
     pub(crate) fn snnk(adapter: Adapter<f32>, rate: f64) -> Self {
