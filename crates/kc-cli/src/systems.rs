@@ -58,7 +58,7 @@ pub(crate) const SYSTEMS: &[System] = &[
         krate: "kc-attention",
         module: "sage",
         door: "attention sage",
-        here: false,
+        here: true,
     },
     System {
         slug: "sea",
@@ -67,7 +67,7 @@ pub(crate) const SYSTEMS: &[System] = &[
         krate: "kc-attention",
         module: "sea",
         door: "attention sea",
-        here: false,
+        here: true,
     },
     System {
         slug: "soft",
@@ -76,7 +76,7 @@ pub(crate) const SYSTEMS: &[System] = &[
         krate: "kc-attention",
         module: "soft",
         door: "attention soft",
-        here: false,
+        here: true,
     },
     System {
         slug: "cut_cross_entropy",
@@ -85,7 +85,7 @@ pub(crate) const SYSTEMS: &[System] = &[
         krate: "kc-xent",
         module: ".",
         door: "xent",
-        here: false,
+        here: true,
     },
     System {
         slug: "flash_fft_conv",
@@ -193,7 +193,7 @@ pub(crate) const SYSTEMS: &[System] = &[
         krate: "kc-features",
         module: "snnk",
         door: "snnk",
-        here: false,
+        here: true,
     },
     System {
         slug: "qmcpy",

@@ -218,8 +218,8 @@ mod tests {
             };
             let mut dx = dy.clone();
             gelu_backward(form, &x, &mut dx).unwrap();
-            for i in 0..12 {
-                assert!((dx[i] - difference(value, &x, i)).abs() < 1e-8, "{form:?} {i}");
+            for (i, dx) in dx.iter().enumerate() {
+                assert!((dx - difference(value, &x, i)).abs() < 1e-8, "{form:?} {i}");
             }
         }
         let (gamma, beta) = ([0.5, 1.0, -1.5, 2.0], [0.1, 0.2, 0.3, 0.4]);
@@ -231,8 +231,8 @@ mod tests {
         let (mut dx, mut d_gamma, mut d_beta) = (vec![0.0; 12], [0.0; 4], [0.0; 4]);
         let norm = LayerNorm { gamma: &gamma, beta: &beta, eps: 1e-5 };
         norm.backward(&x, &dy, &mut dx, &mut d_gamma, &mut d_beta).unwrap();
-        for i in 0..12 {
-            assert!((dx[i] - difference(|x| loss(x, &gamma, &beta), &x, i)).abs() < 1e-7, "x {i}");
+        for (i, dx) in dx.iter().enumerate() {
+            assert!((dx - difference(|x| loss(x, &gamma, &beta), &x, i)).abs() < 1e-7, "x {i}");
         }
         for j in 0..4 {
             assert!((d_gamma[j] - difference(|g| loss(&x, g, &beta), &gamma, j)).abs() < 1e-7, "gamma {j}");

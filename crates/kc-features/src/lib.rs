@@ -29,7 +29,7 @@
 //! # Ok::<(), kc_core::Error>(())
 //! ```
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 use kc_core::math::{self, Real};
 use kc_core::{Complex, Element, Error, Result, Tensor, TensorView, TensorViewMut};

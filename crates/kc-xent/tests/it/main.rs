@@ -6,8 +6,8 @@ use kc_testing::alloc::Counting;
 static ALLOCATOR: Counting = Counting;
 
 mod bad_input;
+mod cut_cross_entropy;
 mod extras;
-mod golden;
 mod gradient;
 mod levels;
 mod memory;

@@ -1,5 +1,7 @@
 //! The kernels with AVX2: products of words by `vpmaddwd`, of quads by `vpmaddubsw`, of floats by FMA.
 
+#![expect(unsafe_code, reason = "AVX2 intrinsics on packed codes")]
+
 use std::arch::x86_64::*;
 
 use kc_core::{Isa, Level};

@@ -1,5 +1,7 @@
 //! The kernels with AVX-512 and VNNI: products of quads by `vpdpbusd`, of words by `vpdpwssd`.
 
+#![expect(unsafe_code, reason = "AVX-512 intrinsics on packed codes")]
+
 use std::arch::x86_64::*;
 
 use kc_core::{Isa, Level};

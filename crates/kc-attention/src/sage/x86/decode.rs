@@ -1,5 +1,7 @@
 //! Pages of a cache against a query, in AVX2.
 
+#![expect(unsafe_code, reason = "AVX2 intrinsics on pages of codes")]
+
 use std::arch::x86_64::*;
 
 use kc_core::{Isa, Level};

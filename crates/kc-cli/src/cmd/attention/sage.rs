@@ -66,6 +66,7 @@ enum BitsArg {
     Four,
 }
 
+#[expect(clippy::enum_variant_names, reason = "the names of the paper")]
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
 enum GranArg {
     /// All rows of a head
