@@ -40,6 +40,19 @@ pub(crate) enum Command {
     /// Print the processor, its instruction sets, caches and memory
     Info(info::Args),
     Attention(attention::Args),
+    /// Short for `kc attention sage`
+    #[command(after_help = "Example:\n  kc sage --q q.npy --k k.npy --v v.npy --out o.npy --causal")]
+    Sage(Box<attention::sage::Args>),
+    /// Short for `kc attention sea`
+    #[command(
+        after_help = "Example:\n  kc sea --config c.json --params p.safetensors --q q.npy --k k.npy --v v.npy --out o.npy"
+    )]
+    Sea(attention::sea::SeaArgs),
+    /// Short for `kc attention soft`
+    #[command(
+        after_help = "Example:\n  kc soft --q q.npy --v v.npy --grid 28x28 --ratio 4 --landmark avgpool --out x.npy"
+    )]
+    Soft(Box<attention::soft::Args>),
     /// Matrix nuclear-norm: score how compressed hidden states are
     Mnn(mnn::Args),
     Kernel(kernel::Args),
@@ -65,6 +78,9 @@ pub(crate) fn run(command: &Command, ctx: &Ctx) -> Result<Answer> {
         Command::List(args) => list::run(args),
         Command::Info(args) => info::run(args),
         Command::Attention(args) => attention::run(args, ctx),
+        Command::Sage(args) => attention::sage::run(args),
+        Command::Sea(args) => attention::sea::run(args),
+        Command::Soft(args) => attention::soft::run(args, ctx),
         Command::Mnn(args) => mnn::run(args, ctx),
         Command::Kernel(args) => kernel::run(args, ctx),
         Command::Gp(args) => gp::run(args, ctx),

@@ -4,9 +4,9 @@ mod cache;
 mod compare;
 mod exact;
 mod inputs;
-mod sage;
-mod sea;
-mod soft;
+pub(crate) mod sage;
+pub(crate) mod sea;
+pub(crate) mod soft;
 
 use anyhow::Result;
 use clap::Subcommand;
