@@ -17,7 +17,7 @@ def attention(case, dtype):
 
     torch.set_num_threads(case.threads)
     q, k, v = (torch.from_numpy(case.x[name].copy()).to(getattr(torch, dtype)) for name in "qkv")
-    causal = bool(case.p["causal"])
+    causal = bool(case.params["causal"])
 
     def run():
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)

@@ -368,7 +368,7 @@ fn gram_error(phi: TensorView<'_, f64, 2>, kernel: &Tensor<f64, 2>) -> anyhow::R
 /// Kernel approximation beside scikit-learn.
 fn kernels(ctx: &mut Ctx) -> anyhow::Result<()> {
     let [train, _] = digits()?;
-    let n = ctx.pick(300, 1297);
+    let n = ctx.pick(600, 1297);
     let x = Tensor::from_fn([n, 64], |i| f64::from(train.x[i]))?;
     let product = gemm(x.view(), x.view().transposed())?;
     let (gamma, m, degree) = (0.05, 512, 2);
