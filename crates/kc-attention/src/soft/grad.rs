@@ -198,6 +198,7 @@ fn piece<T: Scalar>(
     let mut tile = Tile::new(panels);
     let (mut value, mut slope, mut out) = (tile.v.clone(), tile.v.clone(), tile.v.clone());
     let mut own = vec![T::ZERO; if kept.is_none() { TOKENS * width } else { 0 }];
+    let kept = kept.map(|kept| kept.piece(inputs.shape, index, first));
     let mut d_kernel = vec![T::ZERO; TOKENS * width];
     let mut row_sums = [T::ZERO; TOKENS];
     let mut column_sums = vec![T::ZERO; width];
@@ -208,7 +209,7 @@ fn piece<T: Scalar>(
         let (from, rows) = (first + part.start, part.len());
         tile.queries(inputs, panels, [entry, head], from, rows);
         let k = match kept {
-            Some(kept) => kept.of(inputs.shape, index, from, rows),
+            Some(kept) => &kept[part.start * width..part.end * width],
             None => {
                 let k = &mut own[..rows * width];
                 tile.kernel(isa, panels, k);
