@@ -86,7 +86,7 @@ pub(super) fn backward<T: Scalar>(
     Ok(SoftGrads {
         dq,
         dv,
-        d_conv_w: conv.as_ref().map(|grads| grads.unfold(&state.plan)).transpose()?,
+        d_conv_w: conv.as_ref().map(|grads| state.plan.conv(shape).unfold(&grads.weights)).transpose()?,
         d_gamma: conv.as_ref().map(|grads| vector(&grads.gamma)),
         d_beta: conv.as_ref().map(|grads| vector(&grads.beta)),
         d_local,
@@ -269,7 +269,7 @@ fn to_queries<T: Scalar>(
         let found = heads
             .into_par_iter()
             .map(|(i, mut dq)| {
-                one_head(state, q, &d_landmarks[i], landmark, weights.as_ref(), config, i, &mut dq)
+                one_head(state, q, &d_landmarks[i], landmark, weights.as_deref(), config, i, &mut dq)
             })
             .collect::<Result<Vec<_>>>()?;
         heads = later;
@@ -288,7 +288,7 @@ fn one_head<T: Scalar>(
     q: TensorView<'_, T, 4>,
     d_landmarks: &[T],
     landmark: &Landmark<'_, T>,
-    weights: Option<&Tensor<T, 2>>,
+    weights: Option<&[T]>,
     config: &SoftConfig<'_, T>,
     index: usize,
     dq: &mut TensorViewMut<'_, T, 4>,

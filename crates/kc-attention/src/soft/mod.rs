@@ -58,6 +58,7 @@
 use kc_core::{Error, Isa, Result, Tensor, TensorView, TensorViewMut, math};
 
 mod block;
+mod conv;
 mod dense;
 mod gaussian;
 mod grad;
