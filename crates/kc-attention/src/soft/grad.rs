@@ -154,7 +154,11 @@ impl<T: Scalar> Middle<T> {
 /// Rows of width `n` as columns.
 fn transposed(x: &[f64], n: usize) -> Vec<f64> {
     let m = x.len() / n.max(1);
-    (0..x.len()).map(|i| x[i % m * n + i / m]).collect()
+    let mut out = vec![0.0; x.len()];
+    for (i, row) in x.chunks_exact(n.max(1)).enumerate() {
+        row.iter().enumerate().for_each(|(j, &x)| out[j * m + i] = x);
+    }
+    out
 }
 
 /// The second pass: `dv` and the kernel's part of `dq` are written; returned is that of the landmarks, `[m, channels]` per head.

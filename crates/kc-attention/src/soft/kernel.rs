@@ -332,8 +332,11 @@ pub(super) fn by_head<T: Scalar>(shape: &Shape, parts: Vec<Vec<T>>, panels: &[Pa
             a
         });
         let rows = sum.unwrap_or_default();
-        let row = |row: &[T]| row[..shape.channels].iter().map(|x| x.to_f64()).collect::<Vec<f64>>();
-        out.push(rows.chunks_exact(panels.depth).flat_map(row).collect());
+        let mut all = Vec::with_capacity(panels.count * shape.channels);
+        for row in rows.chunks_exact(panels.depth) {
+            all.extend(row[..shape.channels].iter().map(|x| x.to_f64()));
+        }
+        out.push(all);
     }
     out
 }
