@@ -1,6 +1,6 @@
 //! Passes over the tokens: tiles of the Gaussian kernel that are used at once, and stored only where all of them are small.
 
-use kc_core::{Isa, Result, TensorView, TensorViewMut, par};
+use kc_core::{AlignedBuf, Isa, Result, TensorView, TensorViewMut, par};
 use rayon::prelude::*;
 
 use super::landmark::read_row;
@@ -130,22 +130,36 @@ impl<T: Scalar> Inputs<'_, T> {
 /// Bytes of kernels that are kept from one pass to the next; larger ones are computed again.
 const KEPT_BYTES: usize = 8 << 20;
 
-/// The kernels of a call that is small enough to keep them, by piece of work: `[tokens, width]`.
+/// The kernels of a call that is small enough to keep them: `[heads, tokens, width]`. One block, as the allocator gives many
+/// small ones back to the system after each call.
 #[derive(Debug, Clone)]
-pub(super) struct Kept<T>(Vec<Vec<T>>);
+pub(super) struct Kept<T: Scalar> {
+    data: AlignedBuf<T>,
+    width: usize,
+}
 
 impl<T: Scalar> Kept<T> {
-    /// Whether the kernels are small enough.
-    pub(super) fn fits(inputs: &Inputs<'_, T>, panels: &[Panels<T>]) -> bool {
-        let elements =
-            panels.iter().map(|panels| panels.width).sum::<usize>().checked_mul(inputs.shape.tokens);
-        inputs.mask.is_none()
-            && elements.and_then(|n| n.checked_mul(size_of::<T>())).is_some_and(|bytes| bytes <= KEPT_BYTES)
+    /// Room for the kernels, if they are small and all of one width.
+    pub(super) fn room(inputs: &Inputs<'_, T>, panels: &[Panels<T>]) -> Result<Option<Self>> {
+        let width = panels.first().map_or(0, |panels| panels.width);
+        let len = width.checked_mul(inputs.shape.tokens).and_then(|len| len.checked_mul(panels.len()));
+        match len {
+            Some(len) if inputs.mask.is_none() && (1..=KEPT_BYTES / size_of::<T>()).contains(&len) => {
+                Ok(Some(Kept { data: AlignedBuf::zeroed(len)?, width }))
+            }
+            _ => Ok(None),
+        }
     }
 
-    /// The kernels of the piece that starts at token `first` of a head, and of the tokens after it.
+    /// The kernels of the tokens of a head from `first` on.
     pub(super) fn piece(&self, shape: &Shape, head: usize, first: usize) -> &[T] {
-        &self.0[head * shape.tokens.div_ceil(shape.piece()) + first / shape.piece()]
+        &self.data[(head * shape.tokens + first) * self.width..]
+    }
+
+    /// The kernels of each piece of work.
+    fn pieces(&mut self, shape: &Shape) -> Vec<&mut [T]> {
+        let (by_head, by_piece) = (shape.tokens * self.width, shape.piece() * self.width);
+        self.data.chunks_mut(by_head).flat_map(|head| head.chunks_mut(by_piece)).collect()
     }
 }
 
@@ -294,29 +308,28 @@ pub(super) fn sums<T: Scalar>(
     by_head(shape, parts, panels)
 }
 
-/// As [`sums`], and the kernels.
-pub(super) fn sums_and_kernels<T: Scalar>(
+/// As [`sums`], filling the room for kernels.
+pub(super) fn sums_keeping<T: Scalar>(
     inputs: &Inputs<'_, T>,
     panels: &[Panels<T>],
     x: TensorView<'_, T, 4>,
-) -> (Vec<Vec<f64>>, Kept<T>) {
-    let (parts, kernels) = pieces(inputs.shape)
+    room: &mut Kept<T>,
+) -> Vec<Vec<f64>> {
+    let parts = pieces(inputs.shape)
         .into_par_iter()
-        .map(|(at, piece)| {
+        .zip(room.pieces(inputs.shape))
+        .map(|((at, piece), room)| {
             let panels = &panels[at[0] * inputs.shape.heads + at[1]];
-            let mut kernel = Vec::with_capacity(piece.len() * panels.width);
-            let sums = sums_of(inputs, panels, at, x, piece, Source::Room(&mut kernel));
-            (sums, kernel)
+            sums_of(inputs, panels, at, x, piece, Source::Room(room))
         })
-        .unzip();
-    (by_head(inputs.shape, parts, panels), Kept(kernels))
+        .collect();
+    by_head(inputs.shape, parts, panels)
 }
 
 /// Where the kernel of some tokens comes from, and whether it stays.
 enum Source<'a, T> {
     Kept(&'a [T]),
-    /// Is appended to.
-    Room(&'a mut Vec<T>),
+    Room(&'a mut [T]),
     Dropped,
 }
 
@@ -353,7 +366,7 @@ fn sums_of<T: Scalar>(
     let width = panels.width;
     let mut tile = Tile::new(panels);
     let mut sums = vec![T::ZERO; panels.count * panels.depth];
-    let mut own = vec![T::ZERO; TOKENS * width];
+    let mut own = vec![T::ZERO; if matches!(source, Source::Dropped) { TOKENS * width } else { 0 }];
     let mut scratch = tile.v.clone();
     let x = head_of(x, at[0], at[1]);
     for part in par::chunks(piece.len(), TOKENS) {
@@ -361,12 +374,12 @@ fn sums_of<T: Scalar>(
         let k = if let Source::Kept(k) = &source {
             &k[part.start * width..part.end * width]
         } else {
-            let k = &mut own[..rows * width];
+            let k = match &mut source {
+                Source::Room(room) => &mut room[part.start * width..part.end * width],
+                _ => &mut own[..rows * width],
+            };
             tile.queries(inputs, panels, at, first, rows);
             tile.kernel(inputs.isa, panels, k);
-            if let Source::Room(room) = &mut source {
-                room.extend_from_slice(k);
-            }
             k
         };
         let x = inputs.rows(x, at[0], first, panels.depth, &mut scratch[..rows * panels.depth]);

@@ -437,11 +437,10 @@ fn forward<T: Scalar>(
 ) -> Result<State<T>> {
     let panels: Vec<Panels<T>> = heads.iter().map(|h| Panels::of(&h.landmarks, shape.channels)).collect();
     let inputs = kernel::Inputs { shape: &shape, q, v, mask: config.mask, isa: config.isa };
-    let (sums, kept) = if Kept::fits(&inputs, &panels) {
-        let (sums, kept) = kernel::sums_and_kernels(&inputs, &panels, v);
-        (sums, Some(kept))
-    } else {
-        (kernel::sums(&inputs, &panels, v, None), None)
+    let mut kept = Kept::room(&inputs, &panels)?;
+    let sums = match &mut kept {
+        Some(room) => kernel::sums_keeping(&inputs, &panels, v, room),
+        None => kernel::sums(&inputs, &panels, v, None),
     };
     for (head, sums) in heads.iter_mut().zip(sums) {
         head.sums = sums;
