@@ -86,7 +86,7 @@ pub(super) fn backward<T: Scalar>(
     Ok(SoftGrads {
         dq,
         dv,
-        d_conv_w: conv.as_ref().map(|grads| grads.unfold(&state.plan)).transpose()?,
+        d_conv_w: conv.as_ref().map(|grads| state.plan.conv(shape).unfold(&grads.weights)).transpose()?,
         d_gamma: conv.as_ref().map(|grads| vector(&grads.gamma)),
         d_beta: conv.as_ref().map(|grads| vector(&grads.beta)),
         d_local,
@@ -154,7 +154,11 @@ impl<T: Scalar> Middle<T> {
 /// Rows of width `n` as columns.
 fn transposed(x: &[f64], n: usize) -> Vec<f64> {
     let m = x.len() / n.max(1);
-    (0..x.len()).map(|i| x[i % m * n + i / m]).collect()
+    let mut out = vec![0.0; x.len()];
+    for (i, row) in x.chunks_exact(n.max(1)).enumerate() {
+        row.iter().enumerate().for_each(|(j, &x)| out[j * m + i] = x);
+    }
+    out
 }
 
 /// The second pass: `dv` and the kernel's part of `dq` are written; returned is that of the landmarks, `[m, channels]` per head.
@@ -198,6 +202,7 @@ fn piece<T: Scalar>(
     let mut tile = Tile::new(panels);
     let (mut value, mut slope, mut out) = (tile.v.clone(), tile.v.clone(), tile.v.clone());
     let mut own = vec![T::ZERO; if kept.is_none() { TOKENS * width } else { 0 }];
+    let kept = kept.map(|kept| kept.piece(inputs.shape, index, first));
     let mut d_kernel = vec![T::ZERO; TOKENS * width];
     let mut row_sums = [T::ZERO; TOKENS];
     let mut column_sums = vec![T::ZERO; width];
@@ -208,7 +213,7 @@ fn piece<T: Scalar>(
         let (from, rows) = (first + part.start, part.len());
         tile.queries(inputs, panels, [entry, head], from, rows);
         let k = match kept {
-            Some(kept) => kept.of(inputs.shape, index, from, rows),
+            Some(kept) => &kept[part.start * width..part.end * width],
             None => {
                 let k = &mut own[..rows * width];
                 tile.kernel(isa, panels, k);
@@ -268,7 +273,7 @@ fn to_queries<T: Scalar>(
         let found = heads
             .into_par_iter()
             .map(|(i, mut dq)| {
-                one_head(state, q, &d_landmarks[i], landmark, weights.as_ref(), config, i, &mut dq)
+                one_head(state, q, &d_landmarks[i], landmark, weights.as_deref(), config, i, &mut dq)
             })
             .collect::<Result<Vec<_>>>()?;
         heads = later;
@@ -287,7 +292,7 @@ fn one_head<T: Scalar>(
     q: TensorView<'_, T, 4>,
     d_landmarks: &[T],
     landmark: &Landmark<'_, T>,
-    weights: Option<&Tensor<T, 2>>,
+    weights: Option<&[T]>,
     config: &SoftConfig<'_, T>,
     index: usize,
     dq: &mut TensorViewMut<'_, T, 4>,

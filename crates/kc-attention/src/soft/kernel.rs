@@ -1,12 +1,11 @@
-//! The Gaussian kernel: tiles of it that are used at once and never stored, its square form of landmarks, and the plain
-//! function with its gradient.
+//! Passes over the tokens: tiles of the Gaussian kernel that are used at once, and stored only where all of them are small.
 
-use kc_core::{Error, Isa, Result, Tensor, TensorView, TensorViewMut, math, par};
+use kc_core::{AlignedBuf, Isa, Result, TensorView, TensorViewMut, par};
 use rayon::prelude::*;
 
 use super::landmark::read_row;
 use super::portable::{LANES, Product, at_level};
-use super::{Scalar, Shape, check_finite, head_of};
+use super::{Scalar, Shape, head_of};
 
 /// Tokens of a tile.
 pub(super) const TOKENS: usize = 48;
@@ -129,32 +128,36 @@ impl<T: Scalar> Inputs<'_, T> {
 }
 
 /// Bytes of kernels that are kept from one pass to the next; larger ones are computed again.
-const KEPT_BYTES: usize = 4 << 20;
+const KEPT_BYTES: usize = 8 << 20;
 
-/// The kernels of a call that is small enough to keep them: `[heads, tokens, width]`.
+/// The kernels of a call that is small enough to keep them: `[heads, tokens, width]`. One block, as the allocator gives many
+/// small ones back to the system after each call.
 #[derive(Debug, Clone)]
-pub(super) struct Kept<T> {
-    data: Vec<T>,
+pub(super) struct Kept<T: Scalar> {
+    data: AlignedBuf<T>,
     width: usize,
 }
 
 impl<T: Scalar> Kept<T> {
     /// Room for the kernels, if they are small and all of one width.
-    pub(super) fn room(inputs: &Inputs<'_, T>, panels: &[Panels<T>]) -> Option<Self> {
-        let width = panels.first()?.width;
-        let len = width.checked_mul(inputs.shape.tokens)?.checked_mul(panels.len())?;
-        let small = len.checked_mul(size_of::<T>())? <= KEPT_BYTES;
-        (small && inputs.mask.is_none() && len > 0).then(|| Kept { data: vec![T::ZERO; len], width })
+    pub(super) fn room(inputs: &Inputs<'_, T>, panels: &[Panels<T>]) -> Result<Option<Self>> {
+        let width = panels.first().map_or(0, |panels| panels.width);
+        let len = width.checked_mul(inputs.shape.tokens).and_then(|len| len.checked_mul(panels.len()));
+        match len {
+            Some(len) if inputs.mask.is_none() && (1..=KEPT_BYTES / size_of::<T>()).contains(&len) => {
+                Ok(Some(Kept { data: AlignedBuf::zeroed(len)?, width }))
+            }
+            _ => Ok(None),
+        }
     }
 
-    /// The kernel of some tokens of a head.
-    pub(super) fn of(&self, shape: &Shape, head: usize, first: usize, rows: usize) -> &[T] {
-        let from = (head * shape.tokens + first) * self.width;
-        &self.data[from..from + rows * self.width]
+    /// The kernels of the tokens of a head from `first` on.
+    pub(super) fn piece(&self, shape: &Shape, head: usize, first: usize) -> &[T] {
+        &self.data[(head * shape.tokens + first) * self.width..]
     }
 
-    /// The kernel of each piece of work.
-    fn pieces<'b>(&'b mut self, shape: &Shape) -> Vec<&'b mut [T]> {
+    /// The kernels of each piece of work.
+    fn pieces(&mut self, shape: &Shape) -> Vec<&mut [T]> {
         let (by_head, by_piece) = (shape.tokens * self.width, shape.piece() * self.width);
         self.data.chunks_mut(by_head).flat_map(|head| head.chunks_mut(by_piece)).collect()
     }
@@ -275,7 +278,7 @@ impl<T: Scalar> Tile<T> {
 }
 
 /// The heads and pieces of tokens that work is cut into.
-fn pieces(shape: &Shape) -> Vec<([usize; 2], std::ops::Range<usize>)> {
+pub(super) fn pieces(shape: &Shape) -> Vec<([usize; 2], std::ops::Range<usize>)> {
     let mut out = Vec::new();
     for all in 0..shape.all_heads() {
         for piece in par::chunks(shape.tokens, shape.piece()) {
@@ -292,20 +295,17 @@ pub(super) fn sums<T: Scalar>(
     x: TensorView<'_, T, 4>,
     kept: Option<&Kept<T>>,
 ) -> Vec<Vec<f64>> {
-    let parts = pieces(inputs.shape)
+    let shape = inputs.shape;
+    let parts = pieces(shape)
         .into_par_iter()
         .map(|(at, piece)| {
-            let head = at[0] * inputs.shape.heads + at[1];
-            match kept {
-                Some(kept) => {
-                    let k = kept.of(inputs.shape, head, piece.start, piece.len());
-                    sums_of(inputs, &panels[head], at, x, piece, Source::Kept(k))
-                }
-                None => sums_of(inputs, &panels[head], at, x, piece, Source::Dropped),
-            }
+            let head = at[0] * shape.heads + at[1];
+            let source =
+                kept.map_or(Source::Dropped, |kept| Source::Kept(kept.piece(shape, head, piece.start)));
+            sums_of(inputs, &panels[head], at, x, piece, source)
         })
         .collect();
-    by_head(inputs.shape, parts, panels)
+    by_head(shape, parts, panels)
 }
 
 /// As [`sums`], filling the room for kernels.
@@ -345,8 +345,11 @@ pub(super) fn by_head<T: Scalar>(shape: &Shape, parts: Vec<Vec<T>>, panels: &[Pa
             a
         });
         let rows = sum.unwrap_or_default();
-        let row = |row: &[T]| row[..shape.channels].iter().map(|x| x.to_f64()).collect::<Vec<f64>>();
-        out.push(rows.chunks_exact(panels.depth).flat_map(row).collect());
+        let mut all = Vec::with_capacity(panels.count * shape.channels);
+        for row in rows.chunks_exact(panels.depth) {
+            all.extend(row[..shape.channels].iter().map(|x| x.to_f64()));
+        }
+        out.push(all);
     }
     out
 }
@@ -368,18 +371,16 @@ fn sums_of<T: Scalar>(
     let x = head_of(x, at[0], at[1]);
     for part in par::chunks(piece.len(), TOKENS) {
         let (first, rows) = (piece.start + part.start, part.len());
-        let cut = part.start * width..part.end * width;
-        let k = match &mut source {
-            Source::Kept(k) => &k[cut],
-            Source::Room(_) | Source::Dropped => {
-                let k = match &mut source {
-                    Source::Room(room) => &mut room[cut],
-                    _ => &mut own[..rows * width],
-                };
-                tile.queries(inputs, panels, at, first, rows);
-                tile.kernel(inputs.isa, panels, k);
-                k
-            }
+        let k = if let Source::Kept(k) = &source {
+            &k[part.start * width..part.end * width]
+        } else {
+            let k = match &mut source {
+                Source::Room(room) => &mut room[part.start * width..part.end * width],
+                _ => &mut own[..rows * width],
+            };
+            tile.queries(inputs, panels, at, first, rows);
+            tile.kernel(inputs.isa, panels, k);
+            k
         };
         let x = inputs.rows(x, at[0], first, panels.depth, &mut scratch[..rows * panels.depth]);
         Tile::add_sums(inputs.isa, panels, k, x, rows, &mut sums);
@@ -417,12 +418,13 @@ pub(super) fn apply<T: Scalar>(
         let weights: Vec<T> = padded_rows(&weights[head], shape.channels, panels.depth);
         let mut tile = Tile::new(panels);
         let mut own = vec![T::ZERO; if kept.is_none() { TOKENS * panels.width } else { 0 }];
+        let kept = kept.map(|kept| kept.piece(shape, head, piece.start));
         let mut out = out.outer_mut(0);
         let mut out = out.matrix_mut(0);
         for part in par::chunks(piece.len(), TOKENS) {
             let (first, rows) = (piece.start + part.start, part.len());
             let k = match kept {
-                Some(kept) => kept.of(shape, head, first, rows),
+                Some(kept) => &kept[part.start * panels.width..part.end * panels.width],
                 None => {
                     let k = &mut own[..rows * panels.width];
                     tile.queries(inputs, panels, at, first, rows);
@@ -457,167 +459,4 @@ pub(super) fn write_rows<T: Scalar>(
             None => row[..channels].iter().enumerate().for_each(|(c, &x)| to.set([c], x)),
         }
     }
-}
-
-/// The kernel of landmarks `[m, d]` with each other, in f64 from differences: exact ones on the diagonal.
-pub(super) fn square<T: Scalar>(landmarks: &[T], channels: usize) -> Vec<f64> {
-    let rows: Vec<f64> = landmarks.iter().map(|x| x.to_f64()).collect();
-    let m = rows.len() / channels;
-    let mut a = vec![0.0; m * m];
-    for i in 0..m {
-        let left = &rows[i * channels..(i + 1) * channels];
-        for (j, right) in rows.chunks_exact(channels).enumerate().take(i + 1) {
-            a[i * m + j] = -0.5 * distance(left, right);
-        }
-        math::exp_in_place(&mut a[i * m..=i * m + i]);
-        a[i * m + i] = 1.0;
-        for j in 0..i {
-            a[j * m + i] = a[i * m + j];
-        }
-    }
-    a
-}
-
-/// The squared distance, in eight lanes.
-fn distance(x: &[f64], y: &[f64]) -> f64 {
-    let mut sums = [0.0; LANES];
-    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
-    for (x, y) in x.iter().zip(y) {
-        for l in 0..LANES {
-            sums[l] += (x[l] - y[l]) * (x[l] - y[l]);
-        }
-    }
-    let rest: f64 = x_rest.iter().zip(y_rest).map(|(x, y)| (x - y) * (x - y)).sum();
-    sums.iter().sum::<f64>() + rest
-}
-
-/// `exp(-|a_i - b_j|^2 / 2)` `[N, m]` of points `a` `[N, d]` and `b` `[m, d]`.
-///
-/// # Errors
-/// `Shape` unless both have the same number of channels; `NotFinite` with the position.
-pub fn gaussian_kernel<T: Scalar>(a: TensorView<'_, T, 2>, b: TensorView<'_, T, 2>) -> Result<Tensor<T, 2>> {
-    let mut out = Tensor::zeros([a.rows(), b.cols().min(1) * b.rows()])?;
-    if a.cols() != b.cols() || a.cols() == 0 {
-        return Err(Error::shape("b", format!("[m, {}] to match a, with d > 0", a.cols()), &b.shape()));
-    }
-    check_finite("a", a)?;
-    check_finite("b", b)?;
-    let shape = points(a);
-    let panels = Panels::of(&b.to_vec(), b.cols());
-    let owned;
-    let four = match a.reshaped([1, 1, a.rows(), a.cols()]) {
-        Ok(view) => view,
-        Err(_) => {
-            owned = a.to_tensor()?.reshape([1, 1, a.rows(), a.cols()])?;
-            owned.view()
-        }
-    };
-    let inputs = Inputs { shape: &shape, q: four, v: four, mask: None, isa: Isa::best() };
-    if out.is_empty() {
-        return Ok(out);
-    }
-    let outs = out.view_mut().chunks(0, shape.piece())?;
-    let ranges: Vec<_> = par::chunks(shape.tokens, shape.piece()).collect();
-    ranges.into_par_iter().zip(outs).for_each(|(piece, mut out)| {
-        let mut tile = Tile::new(&panels);
-        let mut k = vec![T::ZERO; TOKENS * panels.width];
-        for part in par::chunks(piece.len(), TOKENS) {
-            let k = &mut k[..part.len() * panels.width];
-            tile.queries(&inputs, &panels, [0, 0], piece.start + part.start, part.len());
-            tile.kernel(inputs.isa, &panels, k);
-            write_rows(&mut out, part.start, k, panels.width);
-        }
-    });
-    Ok(out)
-}
-
-/// Points as the tokens of one head, not scaled.
-fn points<T: Scalar>(a: TensorView<'_, T, 2>) -> Shape {
-    let [tokens, channels] = a.shape();
-    Shape { batch: 1, heads: 1, tokens, channels, sides: [1, tokens], scale: 1.0 }
-}
-
-/// From the gradient `d_kernel` `[N, m]` by [`gaussian_kernel`] to those by `a` `[N, d]` and `b` `[m, d]`.
-///
-/// # Errors
-/// As [`gaussian_kernel`], and `Shape` for another `d_kernel`.
-pub fn gaussian_kernel_backward<T: Scalar>(
-    a: TensorView<'_, T, 2>,
-    b: TensorView<'_, T, 2>,
-    d_kernel: TensorView<'_, T, 2>,
-) -> Result<(Tensor<T, 2>, Tensor<T, 2>)> {
-    let mut g = gaussian_kernel(a, b)?;
-    if d_kernel.shape() != g.shape() {
-        return Err(Error::shape("d_kernel", format!("{:?}", g.shape()), &d_kernel.shape()));
-    }
-    g.as_mut_slice().iter_mut().zip(d_kernel.iter()).for_each(|(k, d)| *k = *k * d);
-    let mut da = kc_gemm::gemm(g.view(), b)?;
-    let mut db = kc_gemm::gemm(g.view().transposed(), a)?;
-    for (grad, points, sums) in [(&mut da, a, g.view()), (&mut db, b, g.view().transposed())] {
-        for i in 0..points.rows() {
-            let sum = T::from_f64(sums.row(i).iter().map(|x| x.to_f64()).sum());
-            for c in 0..points.cols() {
-                let old = grad[[i, c]];
-                grad[[i, c]] = old - sum * points.at([i, c]);
-            }
-        }
-    }
-    Ok((da, db))
-}
-
-/// Attention through the kernel of all tokens with each other: `exp(-|qs_i - qs_j|^2 / 2) v` with `qs = q d^(-1/4)`, for `q`, `v` `[B, h, N, d]`.
-/// What [`soft_attention`](super::soft_attention) approximates; `O(N^2)` time, `O(N)` memory.
-///
-/// # Errors
-/// `Shape` for `v` unlike `q`, `Empty` for no tokens or channels, `NotFinite` with the position.
-pub fn soft_exact<T: Scalar>(q: TensorView<'_, T, 4>, v: TensorView<'_, T, 4>) -> Result<Tensor<T, 4>> {
-    let config = super::SoftConfig::new(super::Grid::Seq(q.shape()[2]), 1);
-    let shape = Shape::of(q, v, &config)?;
-    let mut out = Tensor::zeros(q.shape())?;
-    let scale = T::from_f64(shape.scale);
-    // A block of keys takes the place of the landmarks.
-    const KEYS: usize = 256;
-    for at in 0..shape.all_heads() {
-        let (entry, head) = (at / shape.heads, at % shape.heads);
-        let one = |x: TensorView<'_, T, 4>| head_of(x, entry, head).to_tensor();
-        let (q, v) = (one(q)?, one(v)?);
-        let (n, d) = (shape.tokens, shape.channels);
-        let four = [1, 1, n, d];
-        let single = Shape { batch: 1, heads: 1, ..shape.clone() };
-        let inputs = Inputs {
-            shape: &single,
-            q: q.view().reshaped(four)?,
-            v: v.view().reshaped(four)?,
-            mask: None,
-            isa: Isa::best(),
-        };
-        let keys: Vec<Panels<T>> = q
-            .as_slice()
-            .chunks(KEYS * d)
-            .map(|rows| Panels::of(&rows.iter().map(|x| *x * scale).collect::<Vec<T>>(), d))
-            .collect();
-        let to = out.view_mut().slice(0, entry..entry + 1)?.slice(1, head..head + 1)?;
-        pieces(&single).into_par_iter().zip(cut(&single, to)?).for_each(|((at, piece), mut out)| {
-            let mut out = out.outer_mut(0);
-            let mut out = out.matrix_mut(0);
-            for part in par::chunks(piece.len(), TOKENS) {
-                let rows = part.len();
-                let mut total = vec![0.0; rows * d];
-                for (block, panels) in keys.iter().enumerate() {
-                    let mut tile = Tile::new(panels);
-                    let mut k = vec![T::ZERO; rows * panels.width];
-                    tile.queries(&inputs, panels, at, piece.start + part.start, rows);
-                    tile.kernel(inputs.isa, panels, &mut k);
-                    let mut values = vec![T::ZERO; panels.count * panels.depth];
-                    inputs.fill(v.view(), 0, block * KEYS, panels.depth, &mut values);
-                    Tile::weigh(inputs.isa, panels, &k, &values, rows, &mut tile.v);
-                    let found = tile.v.chunks_exact(panels.depth).flat_map(|row| &row[..d]);
-                    total.iter_mut().zip(found).for_each(|(t, x)| *t += x.to_f64());
-                }
-                let total: Vec<T> = total.into_iter().map(T::from_f64).collect();
-                write_rows(&mut out, part.start, &total, d);
-            }
-        });
-    }
-    Ok(out)
 }

@@ -1,13 +1,12 @@
 //! Landmarks of a head, and the way of their gradients back to the tokens.
 
+use std::borrow::Cow;
+
 use kc_core::neural::{Gelu, LayerNorm, gelu, gelu_backward};
-use kc_core::{Error, KcRng, Result, Tensor, TensorView, TensorViewMut};
-use kc_gemm::gemm_into_with;
+use kc_core::{Error, KcRng, Result, TensorView, TensorViewMut};
 
+use super::conv::Conv;
 use super::{LN_EPS, Scalar, Shape, SoftConfig, check_finite};
-
-/// Elements of patches that are gathered at a time.
-const GATHERED: usize = 1 << 17;
 
 /// Where the landmarks come from. All but `Given` see the scaled queries `q d^(-1/4)`.
 #[derive(Debug, Clone, Copy)]
@@ -51,8 +50,8 @@ pub(crate) struct Plan<T: Scalar> {
     chosen: Vec<Vec<usize>>,
     /// By batch entry: the tokens that count; empty without a mask.
     valid: Vec<Vec<bool>>,
-    /// The convolution as `[rows columns d, d]`, while landmarks are made.
-    weights: Option<Tensor<T, 2>>,
+    /// The convolution's weights, while landmarks are made.
+    weights: Option<Vec<T>>,
 }
 
 impl<T: Scalar> Plan<T> {
@@ -87,7 +86,7 @@ impl<T: Scalar> Plan<T> {
         };
         match landmark {
             Landmark::Conv { w, gamma, beta } => {
-                plan.weights = Some(plan.convolution(shape, *w, gamma, beta)?)
+                plan.weights = Some(plan.conv(shape).by_input(&plan.convolution(shape, *w, gamma, beta)?))
             }
             Landmark::Given(given) => {
                 let want = [shape.batch, shape.heads, count, shape.channels];
@@ -120,21 +119,31 @@ impl<T: Scalar> Plan<T> {
         Ok(plan)
     }
 
-    /// Frees the weights; [`weights_of`](Self::weights_of) makes them again.
+    /// Frees the weights, of which the backward pass wants another form.
     pub(super) fn drop_weights(&mut self) {
         self.weights = None;
     }
 
     /// The weights of a convolution, as [`backward`] wants them.
-    pub(super) fn weights_of(
-        &self,
-        shape: &Shape,
-        landmark: &Landmark<'_, T>,
-    ) -> Result<Option<Tensor<T, 2>>> {
+    pub(super) fn weights_of(&self, shape: &Shape, landmark: &Landmark<'_, T>) -> Result<Option<Vec<T>>> {
         match landmark {
-            Landmark::Conv { w, gamma, beta } => self.convolution(shape, *w, gamma, beta).map(Some),
+            Landmark::Conv { w, gamma, beta } => {
+                let w = self.convolution(shape, *w, gamma, beta)?;
+                Ok(Some(self.conv(shape).by_output(&w)))
+            }
             _ => Ok(None),
         }
+    }
+
+    /// The sizes of a convolution.
+    pub(super) fn conv(&self, shape: &Shape) -> Conv {
+        let down = shape.sides[0] / self.patch[0];
+        Conv { channels: shape.channels, patch: self.patch, patches: [down, self.across], width: self.width }
+    }
+
+    /// The tokens that count, where not all do.
+    fn valid(&self, entry: usize) -> Option<&[bool]> {
+        self.valid.get(entry).map(Vec::as_slice)
     }
 
     /// Landmarks of a batch entry without masks.
@@ -158,14 +167,14 @@ impl<T: Scalar> Plan<T> {
         (0..rows * columns).map(move |i| first + i / columns * width + i % columns)
     }
 
-    /// Checks the parameters and lays the weights out for the product with gathered patches.
-    fn convolution(
+    /// Checks the parameters; returns the weights, row-major.
+    fn convolution<'b>(
         &self,
         shape: &Shape,
-        w: TensorView<'_, T, 4>,
+        w: TensorView<'b, T, 4>,
         gamma: &[T],
         beta: &[T],
-    ) -> Result<Tensor<T, 2>> {
+    ) -> Result<Cow<'b, [T]>> {
         let (d, [rows, columns]) = (shape.channels, self.patch);
         if w.shape() != [d, d, rows, columns] {
             return Err(Error::shape("conv_w", format!("[{d}, {d}, {rows}, {columns}]"), &w.shape()));
@@ -177,47 +186,7 @@ impl<T: Scalar> Plan<T> {
             check_finite(name, TensorView::from_slice([d], x)?)?;
         }
         check_finite("conv_w", w)?;
-        let copy = if w.is_contiguous() { None } else { Some(w.to_tensor()?) };
-        let w = copy.as_ref().map_or_else(|| w.as_slice().unwrap_or_default(), Tensor::as_slice);
-        let taps = rows * columns;
-        let mut weights = Tensor::zeros([taps * d, d])?;
-        for input in 0..d {
-            for (tap, block) in weights.as_mut_slice().chunks_exact_mut(d * d).enumerate() {
-                let to = &mut block[input * d..(input + 1) * d];
-                for (out, to) in to.iter_mut().enumerate() {
-                    *to = w[(out * d + input) * taps + tap];
-                }
-            }
-        }
-        Ok(weights)
-    }
-
-    /// Landmarks whose patches are gathered together.
-    fn block(&self, channels: usize) -> usize {
-        (GATHERED / (self.patch[0] * self.patch[1] * channels).max(1)).max(1)
-    }
-
-    /// The patches of some landmarks, `[landmarks, rows columns d]`; zeros for tokens that do not count.
-    fn gather(&self, entry: usize, landmarks: &[usize], q: TensorView<'_, T, 2>) -> Result<Tensor<T, 2>> {
-        let d = q.cols();
-        let [rows, columns] = self.patch;
-        let mut out = Tensor::zeros([landmarks.len(), rows * columns * d])?;
-        let plain = if self.valid.is_empty() { q.as_slice() } else { None };
-        for (&landmark, to) in landmarks.iter().zip(out.as_mut_slice().chunks_exact_mut(rows * columns * d)) {
-            if let Some(q) = plain {
-                let first = landmark / self.across * rows * self.width + landmark % self.across * columns;
-                for (r, to) in to.chunks_exact_mut(columns * d).enumerate() {
-                    to.copy_from_slice(&q[(first + r * self.width) * d..][..columns * d]);
-                }
-                continue;
-            }
-            for (token, to) in self.patch_tokens(landmark).zip(to.chunks_exact_mut(d)) {
-                if self.counts(entry, token) {
-                    read_row(q, token, to);
-                }
-            }
-        }
-        Ok(out)
+        Ok(w.as_slice().map_or_else(|| Cow::Owned(w.to_vec()), Cow::Borrowed))
     }
 }
 
@@ -262,11 +231,11 @@ pub(super) fn of_head<T: Scalar>(
         Landmark::Conv { gamma, beta, .. } => {
             before = vec![T::ZERO; kept.len() * d];
             if let Some(weights) = &plan.weights {
-                let step = plan.block(d);
-                for (landmarks, to) in kept.chunks(step).zip(before.chunks_mut(step * d)) {
-                    let patches = plan.gather(entry, landmarks, q)?;
-                    let to = TensorViewMut::from_slice([landmarks.len(), d], to)?;
-                    gemm_into_with(config.isa, scale, patches.view(), weights.view(), T::ZERO, to)?;
+                let conv = plan.conv(shape);
+                let all = conv.forward(config.isa, weights, q, plan.valid(entry));
+                for (&j, to) in kept.iter().zip(before.chunks_exact_mut(d)) {
+                    let from = &all[j * conv.depth()..];
+                    to.iter_mut().zip(from).for_each(|(to, x)| *to = *x * scale);
                 }
             }
             LayerNorm { gamma, beta, eps: LN_EPS }.forward(&before, &mut out)?;
@@ -329,31 +298,16 @@ fn largest<T: Scalar>(
 /// Gradients of a convolution's parameters.
 #[derive(Debug, Clone)]
 pub(super) struct ConvGrads<T: Scalar> {
-    /// As the weights in [`Plan`].
-    pub(super) weights: Tensor<T, 2>,
+    /// As [`Conv::by_output`] has the weights.
+    pub(super) weights: Vec<T>,
     pub(super) gamma: Vec<f64>,
     pub(super) beta: Vec<f64>,
 }
 
 impl<T: Scalar> ConvGrads<T> {
-    /// The weights' gradient as `[d, d, rows, columns]`.
-    pub(super) fn unfold(&self, plan: &Plan<T>) -> Result<Tensor<T, 4>> {
-        let [rows, columns] = plan.patch;
-        let (d, taps) = (self.weights.shape()[1], rows * columns);
-        let mut out = Tensor::zeros([d, d, rows, columns])?;
-        for (tap, block) in self.weights.as_slice().chunks_exact(d * d).enumerate() {
-            for (input, row) in block.chunks_exact(d).enumerate() {
-                for (output, &x) in row.iter().enumerate() {
-                    out.as_mut_slice()[(output * d + input) * taps + tap] = x;
-                }
-            }
-        }
-        Ok(out)
-    }
-
     /// Adds another's.
     pub(super) fn add(&mut self, other: &Self) {
-        for (a, b) in self.weights.as_mut_slice().iter_mut().zip(other.weights.as_slice()) {
+        for (a, b) in self.weights.iter_mut().zip(&other.weights) {
             *a = *a + *b;
         }
         for (to, from) in [(&mut self.gamma, &other.gamma), (&mut self.beta, &other.beta)] {
@@ -370,7 +324,7 @@ pub(super) fn backward<T: Scalar>(
     [q, d_landmarks]: [TensorView<'_, T, 2>; 2],
     before: &[T],
     landmark: &Landmark<'_, T>,
-    weights: Option<&Tensor<T, 2>>,
+    weights: Option<&[T]>,
     config: &SoftConfig<'_, T>,
     dq: &mut TensorViewMut<'_, T, 2>,
 ) -> Result<Option<ConvGrads<T>>> {
@@ -380,42 +334,22 @@ pub(super) fn backward<T: Scalar>(
     match landmark {
         Landmark::Conv { gamma, beta, .. } => {
             let Some(weights) = weights else { return Ok(None) };
+            let conv = plan.conv(shape);
             let norm = LayerNorm { gamma, beta, eps: LN_EPS };
             let mut normal = vec![T::ZERO; before.len()];
             norm.forward(before, &mut normal)?;
             let mut slope = d_landmarks.to_vec();
             gelu_backward(Gelu::Exact, &normal, &mut slope)?;
-            let mut grads = ConvGrads {
-                weights: Tensor::zeros(weights.shape())?,
-                gamma: vec![0.0; d],
-                beta: vec![0.0; d],
-            };
+            let mut grads =
+                ConvGrads { weights: conv.no_gradient(), gamma: vec![0.0; d], beta: vec![0.0; d] };
             norm.backward(before, &slope, &mut normal, &mut grads.gamma, &mut grads.beta)?;
-            let step = plan.block(d);
-            for (landmarks, dz) in kept.chunks(step).zip(normal.chunks(step * d)) {
-                let dz = TensorView::from_slice([landmarks.len(), d], dz)?;
-                let mut patches = plan.gather(entry, landmarks, q)?;
-                let to = grads.weights.view_mut();
-                gemm_into_with(config.isa, scale, patches.view().transposed(), dz, T::ONE, to)?;
-                gemm_into_with(
-                    config.isa,
-                    scale,
-                    dz,
-                    weights.view().transposed(),
-                    T::ZERO,
-                    patches.view_mut(),
-                )?;
-                let mut rows = patches.as_slice().chunks_exact(d);
-                for &j in landmarks {
-                    for token in plan.patch_tokens(j) {
-                        if let Some(row) = rows.next()
-                            && plan.counts(entry, token)
-                        {
-                            add_row(dq, token, T::ONE, row);
-                        }
-                    }
-                }
+            let depth = conv.depth();
+            let mut dz = vec![T::ZERO; plan.count * depth];
+            for (&j, from) in kept.iter().zip(normal.chunks_exact(d)) {
+                let to = &mut dz[j * depth..];
+                to.iter_mut().zip(from).for_each(|(to, x)| *to = *x * scale);
             }
+            conv.backward(config.isa, weights, (q, plan.valid(entry)), &dz, &mut grads.weights, dq);
             return Ok(Some(grads));
         }
         Landmark::AvgPool => {

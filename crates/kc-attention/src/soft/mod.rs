@@ -44,7 +44,7 @@
 //! # Cost
 //! `8 N m d` operations forward and `24 N m d` forward and backward, besides `O(m^3)` per head: linear in `N` for a fixed number of landmarks,
 //! quadratic for a fixed ratio, as `m = N / r^2` grows too. A large `K1` is never stored: 48 tokens at a time, distances,
-//! exponentials and products stay in the first-level cache, and the second pass computes them again (or finds them, where all of them fit 4 MiB). Memory beyond inputs and result is
+//! exponentials and products stay in the first-level cache, and the second pass computes them again (or finds them, where all of them fit 8 MiB). Memory beyond inputs and result is
 //! `O(m d + m^2)` per head and a few tiles per thread.
 //!
 //! # When not to use it
@@ -58,7 +58,9 @@
 use kc_core::{Error, Isa, Result, Tensor, TensorView, TensorViewMut, math};
 
 mod block;
+mod conv;
 mod dense;
+mod gaussian;
 mod grad;
 mod kernel;
 mod landmark;
@@ -73,8 +75,8 @@ mod vit;
 mod x86;
 
 pub use block::{BlockCache, BlockGrads, BlockWeights, SoftBlock};
+pub use gaussian::{gaussian_kernel, gaussian_kernel_backward, soft_exact};
 pub use grad::{SoftGrads, soft_attention_backward};
-pub use kernel::{gaussian_kernel, gaussian_kernel_backward, soft_exact};
 pub use landmark::Landmark;
 pub use layer::{LayerCache, LayerGrads, SoftAttention, SoftWeights};
 pub use newton::{Inverse, NewtonReport, newton_inverse};
@@ -435,7 +437,7 @@ fn forward<T: Scalar>(
 ) -> Result<State<T>> {
     let panels: Vec<Panels<T>> = heads.iter().map(|h| Panels::of(&h.landmarks, shape.channels)).collect();
     let inputs = kernel::Inputs { shape: &shape, q, v, mask: config.mask, isa: config.isa };
-    let mut kept = Kept::room(&inputs, &panels);
+    let mut kept = Kept::room(&inputs, &panels)?;
     let sums = match &mut kept {
         Some(room) => kernel::sums_keeping(&inputs, &panels, v, room),
         None => kernel::sums(&inputs, &panels, v, None),
@@ -465,7 +467,7 @@ fn prepare<T: Scalar>(
     config: &SoftConfig<'_, T>,
 ) -> Result<Head<T>> {
     let (landmarks, before) = landmark::of_head(shape, plan, [entry, head], q, landmark, config)?;
-    let a = kernel::square(&landmarks, shape.channels);
+    let a = gaussian::square(&landmarks, shape.channels);
     let m = landmarks.len() / shape.channels;
     let (y, report) = newton::invert(config.isa, &a, m, &config.inverse).map_err(|error| match error {
         Error::NotConverged { iterations, residual, .. } => Error::NotConverged {

@@ -102,8 +102,8 @@ pub(super) fn invert(isa: Isa, a: &[f64], m: usize, inverse: &Inverse) -> Result
         return Ok((Vec::new(), NewtonReport { residual: 0.0, iters: 0 }));
     }
     let largest = a.iter().fold(0.0f64, |most, x| most.max(x.abs()));
-    let skew = |i: usize| (a[i] - a[i % m * m + i / m]).abs();
-    let symmetric = (0..m * m).all(|i| skew(i) <= 1e-6 * largest);
+    let near = |i: usize, j: usize| (a[i * m + j] - a[j * m + i]).abs() <= 1e-6 * largest;
+    let symmetric = (0..m).all(|i| (0..i).all(|j| near(i, j)));
     if !symmetric && matches!(inverse, Inverse::Exact { .. } | Inverse::Pinv { .. }) {
         return Err(Error::argument("a", "a symmetric matrix", "one that is not"));
     }
@@ -223,7 +223,8 @@ impl Iteration {
         if residual.is_nan() || residual > 1.0 + 1e-9 {
             return Err(Error::NotConverged { what: "inverse".into(), iterations: done, residual });
         }
-        let y = self.v.chunks_exact(self.step).flat_map(|row| row[..self.m].iter().copied()).collect();
+        let mut y = Vec::with_capacity(self.m * self.m);
+        self.v.chunks_exact(self.step).for_each(|row| y.extend_from_slice(&row[..self.m]));
         Ok((y, NewtonReport { residual, iters: done }))
     }
 
@@ -233,18 +234,22 @@ impl Iteration {
     }
 
     /// The largest entry of `|I - W|`; NaN if one is.
-    fn residual(&self) -> f64 {
-        let mut most = 0.0f64;
-        for (i, row) in self.w.chunks_exact(self.step).enumerate() {
-            for (j, w) in row[..self.m].iter().enumerate() {
-                let off = (f64::from(u8::from(i == j)) - w).abs();
-                most = if off > most || off.is_nan() { off } else { most };
-                if most.is_nan() {
-                    return most;
+    fn residual(&mut self) -> f64 {
+        let (mut most, mut bad) = ([0.0f64; LANES], [0.0f64; LANES]);
+        for (i, row) in self.w.chunks_exact_mut(self.step).enumerate() {
+            // The padding is zeros.
+            let diagonal = row[i];
+            row[i] = 1.0 - diagonal;
+            for w in row.as_chunks::<LANES>().0 {
+                for l in 0..LANES {
+                    let off = w[l].abs();
+                    most[l] = if off > most[l] { off } else { most[l] };
+                    bad[l] = if off.is_nan() { off } else { bad[l] };
                 }
             }
+            row[i] = diagonal;
         }
-        most
+        bad.iter().sum::<f64>() + most.into_iter().fold(0.0, f64::max)
     }
 
     /// The largest column sum of `|I - W|`.

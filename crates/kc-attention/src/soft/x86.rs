@@ -110,10 +110,16 @@ macro_rules! tiles {
         #[target_feature(enable = $features)]
         unsafe fn stripe<const V: usize>(p: &Product<'_, $real>, c: *mut $real, column: usize) {
             let mut row = 0;
-            while p.rows - row >= ROWS {
+            while p.rows - row >= ROWS + 3 || p.rows - row == ROWS {
                 // SAFETY: rows and columns are inside of the product.
                 unsafe { tile::<ROWS, V>(p, row, column, c) };
                 row += ROWS;
+            }
+            // A tile of one or two rows waits for its sums most of the time: 7 rows are 4 and 3, 8 are 4 and 4.
+            if p.rows - row > ROWS {
+                // SAFETY: as above.
+                unsafe { tile::<4, V>(p, row, column, c) };
+                row += 4;
             }
             // SAFETY: as above.
             unsafe {
