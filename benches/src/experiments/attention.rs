@@ -174,16 +174,17 @@ fn prefill<E: Float>(
     ratios: &mut Ratios,
 ) -> anyhow::Result<Vec<(f64, f64)>> {
     let lengths: &[usize] = if dtype == "f32" {
-        ctx.pick(&[512][..], &[1024, 2048, 4096, 8192])
+        ctx.pick(&[512][..], &[1024, 2048, 4096])
     } else {
-        ctx.pick(&[512][..], &[1024, 4096])
+        ctx.pick(&[512][..], &[2048])
     };
     let kind = if dtype == "f32" { "forward f32" } else { "forward bf16" };
     let mut points = Vec::new();
     for &n in lengths {
         for d in [64, 128] {
             for causal in [false, true] {
-                for threads in [1, 2] {
+                // The longest take seconds each.
+                for &threads in if n > 2048 { &[2][..] } else { &[1, 2] } {
                     ctx.step(format!("{kind}, {n} tokens, {d} channels"));
                     let rate = race::<E>(ctx, kind, [n, n, d], causal, threads, ratios)?;
                     if d == 128 && !causal && threads == 1 {
@@ -264,7 +265,7 @@ fn cache(ctx: &mut Ctx) -> anyhow::Result<()> {
 
 /// Gradients.
 fn backward(ctx: &mut Ctx, ratios: &mut Ratios) -> anyhow::Result<()> {
-    for &n in ctx.pick(&[512][..], &[1024, 4096]) {
+    for &n in ctx.pick(&[512][..], &[1024, 2048]) {
         for (d, causal, threads) in
             [(64, false, 1), (64, true, 1), (128, false, 1), (128, true, 1), (64, false, 2), (128, true, 2)]
         {

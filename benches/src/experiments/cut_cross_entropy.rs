@@ -128,7 +128,7 @@ fn extra(body: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Option<f64
 
 /// (a) Peak memory.
 fn memory(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let d = ctx.pick(128, 1024);
+    let d = ctx.pick(128, 256);
     let cases: &[(usize, usize)] =
         ctx.pick(&[(512, 32768)], &[(2048, 32768), (8192, 32768), (4096, 65536), (2048, 131_072)]);
     let mut table = Table::new(
@@ -185,8 +185,7 @@ fn memory(ctx: &mut Ctx) -> anyhow::Result<()> {
 /// (b) Time of both passes.
 fn times(ctx: &mut Ctx) -> anyhow::Result<()> {
     let d = ctx.pick(256, 1024);
-    let cases: &[(usize, usize)] =
-        ctx.pick(&[(256, 16384)], &[(2048, 32768), (8192, 32768), (4096, 65536), (2048, 131_072)]);
+    let cases: &[(usize, usize)] = ctx.pick(&[(256, 16384)], &[(2048, 32768), (1024, 131_072)]);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(2));
     for &(n, v) in cases {
         for trained in [false, true] {
