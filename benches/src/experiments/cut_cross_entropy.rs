@@ -185,7 +185,7 @@ fn memory(ctx: &mut Ctx) -> anyhow::Result<()> {
 /// (b) Time of both passes.
 fn times(ctx: &mut Ctx) -> anyhow::Result<()> {
     let d = ctx.pick(256, 1024);
-    let cases: &[(usize, usize)] = ctx.pick(&[(256, 16384)], &[(2048, 32768), (1024, 131_072)]);
+    let cases: &[(usize, usize)] = ctx.pick(&[(256, 16384)], &[(1024, 32768), (512, 131_072)]);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(2));
     for &(n, v) in cases {
         for trained in [false, true] {

@@ -185,7 +185,7 @@ fn speed(ctx: &mut Ctx) -> anyhow::Result<()> {
     ];
     let mut found: Vec<(usize, &str, usize, f64)> = Vec::new();
     for d in [64, 128] {
-        for n in ctx.pick(vec![512], vec![1024, 2048, 4096]) {
+        for n in ctx.pick(vec![512], vec![1024, 2048]) {
             let [q, k, v] = inputs(ctx, HEADS, n, d)?;
             let any = [&q, &k, &v].map(|x| x.clone().into_any());
             for causal in [false, true] {
