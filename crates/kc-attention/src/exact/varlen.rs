@@ -34,16 +34,8 @@ pub fn attention_varlen<E: Float>(
     causal: bool,
     config: &AttentionConfig,
 ) -> Result<PackedAttention<E>> {
-    let [tokens, heads, channels] = q.shape();
-    let sequences = sequences(cu_q, cu_k, tokens, k.shape()[0])?;
-    if v.shape() != k.shape() {
-        return Err(Error::shape("v", format!("{:?} to match k", k.shape()), &v.shape()));
-    }
-    let [_, kv_heads, key_channels] = k.shape();
-    if key_channels != channels || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-        let expected = format!("[tokens, a divisor of {heads}, {channels}] to match q");
-        return Err(Error::shape("k", expected, &k.shape()));
-    }
+    let [tokens, heads, _] = q.shape();
+    let sequences = sequences(cu_q, cu_k, [q.shape(), k.shape(), v.shape()])?;
     let config = AttentionConfig { layout: Layout::Nhd, ..*config };
     if config.check_finite {
         for (name, x) in [("q", q), ("k", k), ("v", v)] {
@@ -92,14 +84,14 @@ fn without_batch(error: Error) -> Error {
     }
 }
 
-/// The queries and keys of each sequence.
+/// The queries and keys of each sequence, if the offsets and the shapes `[tokens, heads, channels]` of queries, keys and
+/// values fit each other.
 pub(crate) fn sequences(
     cu_q: &[usize],
     cu_k: &[usize],
-    queries: usize,
-    keys: usize,
+    [q, k, v]: [[usize; 3]; 3],
 ) -> Result<Vec<(Range<usize>, Range<usize>)>> {
-    for (name, cu, tokens) in [("cu_q", cu_q, queries), ("cu_k", cu_k, keys)] {
+    for (name, cu, tokens) in [("cu_q", cu_q, q[0]), ("cu_k", cu_k, k[0])] {
         let (first, last) = (cu.first().copied(), cu.last().copied());
         if first != Some(0) || last != Some(tokens) || cu.windows(2).any(|w| w[0] > w[1]) {
             let expected = format!("offsets that begin at 0, do not decrease and end at {tokens}");
@@ -108,6 +100,14 @@ pub(crate) fn sequences(
     }
     if cu_q.len() != cu_k.len() {
         return Err(Error::argument("cu_k", format!("{} offsets, as cu_q", cu_q.len()), cu_k.len()));
+    }
+    if v != k {
+        return Err(Error::shape("v", format!("{k:?} to match k"), &v));
+    }
+    let ([_, heads, channels], [_, kv_heads, key_channels]) = (q, k);
+    if key_channels != channels || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        let expected = format!("[tokens, a divisor of {heads}, {channels}] to match q");
+        return Err(Error::shape("k", expected, &k));
     }
     let ranges = |cu: &[usize]| cu.windows(2).map(|w| w[0]..w[1]).collect::<Vec<_>>();
     Ok(ranges(cu_q).into_iter().zip(ranges(cu_k)).collect())
@@ -129,8 +129,7 @@ pub fn attention_varlen_backward<E: Float>(
     config: &AttentionConfig,
 ) -> Result<[Tensor<E, 3>; 3]> {
     let [tokens, heads, _] = q.shape();
-    let sequences = sequences(cu_q, cu_k, tokens, k.shape()[0])?;
-    same_shape("v", k.shape(), v.shape())?;
+    let sequences = sequences(cu_q, cu_k, [q.shape(), k.shape(), v.shape()])?;
     same_shape("o", q.shape(), found.out.shape())?;
     same_shape("d_o", q.shape(), d_o.shape())?;
     let lse = found.lse.as_ref().ok_or_else(|| Error::empty("lse"))?;

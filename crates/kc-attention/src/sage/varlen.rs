@@ -23,16 +23,8 @@ pub fn sage_attention_varlen<E: Float>(
     causal: bool,
     config: &SageConfig,
 ) -> Result<PackedAttention<E>> {
-    let [tokens, heads, channels] = q.shape();
-    let sequences = sequences(cu_q, cu_k, tokens, k.shape()[0])?;
-    if v.shape() != k.shape() {
-        return Err(Error::shape("v", format!("{:?} to match k", k.shape()), &v.shape()));
-    }
-    let [_, kv_heads, key_channels] = k.shape();
-    if key_channels != channels || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-        let expected = format!("[tokens, a divisor of {heads}, {channels}] to match q");
-        return Err(Error::shape("k", expected, &k.shape()));
-    }
+    let [tokens, heads, _] = q.shape();
+    let sequences = sequences(cu_q, cu_k, [q.shape(), k.shape(), v.shape()])?;
     let config = SageConfig { layout: Layout::Nhd, ..config.clone() };
     let mask = Mask { causal, ..Mask::NONE };
     let mut out = Tensor::zeros(q.shape())?;
