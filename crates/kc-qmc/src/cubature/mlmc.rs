@@ -4,8 +4,8 @@ use kc_core::Result;
 
 use super::independent;
 use super::multilevel::{
-    Ledger, Levels, Multilevel, MultilevelCubature, Need, Outcome, Plan, bias, check, check_continuation,
-    tolerances, two_sums,
+    Continuation, Ledger, Levels, LevelsConfig, Multilevel, MultilevelCubature, Need, Outcome, Plan, bias,
+    two_sums,
 };
 use super::run::Run;
 use crate::Sequence;
@@ -14,23 +14,11 @@ use crate::Sequence;
 /// each has as many points as its variance and cost deserve.
 ///
 /// Source: M. Giles, *Multilevel Monte Carlo path simulation* (2008).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct MlmcConfig {
-    /// Absolute tolerance, above 0: half width of an interval of level `1 - alpha`.
-    pub abs_tol: f64,
-    /// Root mean square error, above 0; `None`: `abs_tol` over the normal quantile of `1 - alpha/2`.
-    pub rmse_tol: Option<f64>,
-    /// Points of each level to begin with, 2 or more.
-    pub n_init: u64,
-    /// Most points, over all levels.
-    pub n_limit: u64,
-    /// Chance that the interval misses, above 0 and below 1.
-    pub alpha: f64,
-    /// Finest level to begin with, 2 or more.
-    pub levels_min: usize,
-    /// Finest level, 10 by default.
-    pub levels_max: usize,
+    /// Tolerance, numbers of points and levels.
+    pub levels: LevelsConfig,
     /// Rate at which the means fall, as powers of 2 per level; `None`: fitted.
     pub mean_rate: Option<f64>,
     /// Rate at which the variances fall; `None`: fitted.
@@ -39,28 +27,10 @@ pub struct MlmcConfig {
     pub cost_rate: Option<f64>,
 }
 
-impl Default for MlmcConfig {
-    fn default() -> Self {
-        Self {
-            abs_tol: 0.05,
-            rmse_tol: None,
-            n_init: 256,
-            n_limit: 10_000_000_000,
-            alpha: 0.01,
-            levels_min: 2,
-            levels_max: 10,
-            mean_rate: None,
-            variance_rate: None,
-            cost_rate: None,
-        }
-    }
-}
-
 impl MultilevelCubature for MlmcConfig {
     fn start<'a>(&self, sequence: &'a mut dyn Sequence, problem: &'a dyn Multilevel) -> Result<Run<'a>> {
         independent(sequence)?;
-        let levels = [self.levels_min, self.levels_max];
-        let rmse = check(self.abs_tol, self.rmse_tol, self.alpha, self.n_init, levels)?;
+        let rmse = self.levels.rmse()?;
         for (name, rate) in [
             ("mean_rate", self.mean_rate),
             ("variance_rate", self.variance_rate),
@@ -70,8 +40,8 @@ impl MultilevelCubature for MlmcConfig {
                 return Err(kc_core::Error::argument(name, "a finite number above 0", rate));
             }
         }
-        let (alpha, n_limit) = (self.alpha, self.n_limit);
-        Ok(Run::new(Levels::new(sequence, problem, Mlmc { config: self.clone(), rmse }, alpha, n_limit)))
+        let plan = Mlmc { config: self.clone(), rmse };
+        Ok(Run::new(Levels::new(sequence, problem, plan, &self.levels)))
     }
 }
 
@@ -201,10 +171,6 @@ impl Plan for Mlmc {
         "mlmc"
     }
 
-    fn fingerprint(&self) -> String {
-        format!("n_init {}", self.config.n_init)
-    }
-
     fn sums(&self, values: &[f64], _replications: usize) -> Vec<f64> {
         two_sums(values)
     }
@@ -214,15 +180,15 @@ impl Plan for Mlmc {
         let config = &self.config;
         let rates = [config.mean_rate, config.variance_rate, config.cost_rate];
         let mut s = Statistics::new(problem, ledger, rates);
-        let mut last = config.levels_min;
-        let mut want = vec![config.n_init; last + 1];
+        let mut last = config.levels.min;
+        let mut want = vec![config.levels.n_init; last + 1];
         let mut exhausted = false;
         let mut rest = f64::NAN;
         while want != s.n {
             s.n = want;
             s.refresh(last)?;
             want = s.wanted(THETA, self.rmse);
-            if want.iter().fold(0u64, |sum, n| sum.saturating_add(*n)) > config.n_limit {
+            if want.iter().fold(0u64, |sum, n| sum.saturating_add(*n)) > config.levels.n_limit {
                 exhausted = true;
                 break;
             }
@@ -234,7 +200,7 @@ impl Plan for Mlmc {
                     .fold(0.0, f64::max)
                     / (rate.exp2() - 1.0);
                 if rest > THETA.sqrt() * self.rmse {
-                    if last == config.levels_max {
+                    if last == config.levels.max {
                         exhausted = true;
                     } else {
                         exhausted = false;
@@ -259,53 +225,22 @@ impl Plan for Mlmc {
 ///
 /// Source: N. Collier, A.-L. Haji-Ali, F. Nobile, E. von Schwerin, R. Tempone, *A continuation multilevel Monte Carlo
 /// algorithm* (2015).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct MlmcContConfig {
-    /// Absolute tolerance, above 0: half width of an interval of level `1 - alpha`.
-    pub abs_tol: f64,
-    /// Root mean square error, above 0; `None`: `abs_tol` over the normal quantile of `1 - alpha/2`.
-    pub rmse_tol: Option<f64>,
-    /// Points of each level to begin with, 2 or more.
-    pub n_init: u64,
-    /// Most points, over all levels.
-    pub n_limit: u64,
-    /// Chance that the interval misses, above 0 and below 1.
-    pub alpha: f64,
-    /// Finest level to begin with, 2 or more.
-    pub levels_min: usize,
-    /// Finest level.
-    pub levels_max: usize,
-    /// Tolerances on the way, 1 or more.
-    pub n_tols: usize,
-    /// Factor between two of them, 1 or more.
-    pub inflate: f64,
-}
-
-impl Default for MlmcContConfig {
-    fn default() -> Self {
-        Self {
-            abs_tol: 0.05,
-            rmse_tol: None,
-            n_init: 256,
-            n_limit: 10_000_000_000,
-            alpha: 0.01,
-            levels_min: 2,
-            levels_max: 10,
-            n_tols: 10,
-            inflate: 100f64.powf(1.0 / 9.0),
-        }
-    }
+    /// Tolerance, numbers of points and levels.
+    pub levels: LevelsConfig,
+    /// The tolerances on the way.
+    pub continuation: Continuation,
 }
 
 impl MultilevelCubature for MlmcContConfig {
     fn start<'a>(&self, sequence: &'a mut dyn Sequence, problem: &'a dyn Multilevel) -> Result<Run<'a>> {
         independent(sequence)?;
-        let levels = [self.levels_min, self.levels_max];
-        let rmse = check(self.abs_tol, self.rmse_tol, self.alpha, self.n_init, levels)?;
-        check_continuation(self.n_tols, self.inflate)?;
-        let (alpha, n_limit) = (self.alpha, self.n_limit);
-        Ok(Run::new(Levels::new(sequence, problem, MlmcCont { config: self.clone(), rmse }, alpha, n_limit)))
+        let rmse = self.levels.rmse()?;
+        self.continuation.check()?;
+        let plan = MlmcCont { config: self.clone(), rmse };
+        Ok(Run::new(Levels::new(sequence, problem, plan, &self.levels)))
     }
 }
 
@@ -319,10 +254,6 @@ impl Plan for MlmcCont {
         "mlmc-cont"
     }
 
-    fn fingerprint(&self) -> String {
-        format!("n_init {}", self.config.n_init)
-    }
-
     fn sums(&self, values: &[f64], _replications: usize) -> Vec<f64> {
         two_sums(values)
     }
@@ -330,11 +261,11 @@ impl Plan for MlmcCont {
     fn run(&self, problem: &dyn Multilevel, ledger: &Ledger, _replications: usize) -> Result<Outcome, Need> {
         let config = &self.config;
         let mut s = Statistics::new(problem, ledger, [None; 3]);
-        s.n = vec![config.n_init; config.levels_min + 1];
-        let mut last = config.levels_min;
+        s.n = vec![config.levels.n_init; config.levels.min + 1];
+        let mut last = config.levels.min;
         let mut exhausted = false;
-        'tolerances: for tolerance in tolerances(self.rmse, config.n_tols, config.inflate) {
-            last = config.levels_min;
+        'tolerances: for tolerance in config.continuation.tolerances(self.rmse) {
+            last = config.levels.min;
             exhausted = false;
             s.refresh(last)?;
             loop {
@@ -343,7 +274,7 @@ impl Plan for MlmcCont {
                 // The numbers of points are those of the last tolerance from the start, as in the reference.
                 let want = s.wanted(theta, self.rmse);
                 let rest = s.n[last + 1..].iter().sum::<u64>();
-                if want.iter().fold(rest, |sum, n| sum.saturating_add(*n)) > config.n_limit {
+                if want.iter().fold(rest, |sum, n| sum.saturating_add(*n)) > config.levels.n_limit {
                     exhausted = true;
                     break 'tolerances;
                 }
@@ -354,7 +285,7 @@ impl Plan for MlmcCont {
                 if square < tolerance * tolerance {
                     break;
                 }
-                if last == config.levels_max {
+                if last == config.levels.max {
                     exhausted = true;
                     break;
                 }
@@ -362,7 +293,7 @@ impl Plan for MlmcCont {
                 if s.n.len() > last {
                     s.sampled(last)?;
                 } else {
-                    s.n.push(config.n_init);
+                    s.n.push(config.levels.n_init);
                     s.refresh(last)?;
                 }
             }

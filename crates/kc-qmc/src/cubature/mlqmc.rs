@@ -3,8 +3,8 @@
 use kc_core::{Error, Result};
 
 use super::multilevel::{
-    Ledger, Levels, Multilevel, MultilevelCubature, Need, Outcome, Plan, bias, check, check_continuation,
-    replicated_sums, tolerances,
+    Continuation, Ledger, Levels, LevelsConfig, Multilevel, MultilevelCubature, Need, Outcome, Plan, bias,
+    replicated_sums,
 };
 use super::run::Run;
 use super::sums::Moments;
@@ -14,46 +14,19 @@ use crate::{Family, Randomize, Sequence};
 /// then levels are added until the bias is.
 ///
 /// Source: M. Giles, B. Waterhouse, *Multilevel quasi-Monte Carlo path simulation* (2009).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct MlqmcConfig {
-    /// Absolute tolerance, above 0: half width of an interval of level `1 - alpha`.
-    pub abs_tol: f64,
-    /// Root mean square error, above 0; `None`: `abs_tol` over the normal quantile of `1 - alpha/2`.
-    pub rmse_tol: Option<f64>,
-    /// Points of each replication of each level to begin with: a power of two.
-    pub n_init: u64,
-    /// Most points, over all levels and replications.
-    pub n_limit: u64,
-    /// Chance that the interval misses, above 0 and below 1.
-    pub alpha: f64,
-    /// Finest level to begin with, 2 or more.
-    pub levels_min: usize,
-    /// Finest level.
-    pub levels_max: usize,
-}
-
-impl Default for MlqmcConfig {
-    fn default() -> Self {
-        Self {
-            abs_tol: 0.05,
-            rmse_tol: None,
-            n_init: 256,
-            n_limit: 10_000_000_000,
-            alpha: 0.01,
-            levels_min: 2,
-            levels_max: 10,
-        }
-    }
+    /// Tolerance, numbers of points and levels.
+    pub levels: LevelsConfig,
 }
 
 impl MultilevelCubature for MlqmcConfig {
     fn start<'a>(&self, sequence: &'a mut dyn Sequence, problem: &'a dyn Multilevel) -> Result<Run<'a>> {
-        replicated(sequence, self.n_init)?;
-        let levels = [self.levels_min, self.levels_max];
-        let rmse = check(self.abs_tol, self.rmse_tol, self.alpha, self.n_init, levels)?;
-        let (alpha, n_limit) = (self.alpha, self.n_limit);
-        Ok(Run::new(Levels::new(sequence, problem, Mlqmc { config: self.clone(), rmse }, alpha, n_limit)))
+        replicated(sequence, self.levels.n_init)?;
+        let rmse = self.levels.rmse()?;
+        let plan = Mlqmc { config: self.clone(), rmse };
+        Ok(Run::new(Levels::new(sequence, problem, plan, &self.levels)))
     }
 }
 
@@ -147,10 +120,6 @@ impl Plan for Mlqmc {
         "mlqmc"
     }
 
-    fn fingerprint(&self) -> String {
-        format!("n_init {}", self.config.n_init)
-    }
-
     fn sums(&self, values: &[f64], replications: usize) -> Vec<f64> {
         replicated_sums(values, replications)
     }
@@ -158,22 +127,22 @@ impl Plan for Mlqmc {
     fn run(&self, problem: &dyn Multilevel, ledger: &Ledger, replications: usize) -> Result<Outcome, Need> {
         let config = &self.config;
         let mut s = Statistics::new(problem, ledger, replications);
-        for level in 0..=config.levels_min {
-            s.set(level, config.n_init)?;
+        for level in 0..=config.levels.min {
+            s.set(level, config.levels.n_init)?;
         }
         loop {
             let levels = s.n.len();
             if s.spread(levels) > 0.5 * self.rmse * self.rmse {
                 let level = s.dearest(levels);
-                if s.too_many(level, config.n_limit) {
+                if s.too_many(level, config.levels.n_limit) {
                     return Ok(s.outcome(levels, true));
                 }
                 s.set(level, 2 * s.n[level])?;
             } else if s.bias(levels) > self.rmse / 2f64.sqrt() {
-                if levels > config.levels_max {
+                if levels > config.levels.max {
                     return Ok(s.outcome(levels, true));
                 }
-                s.set(levels, config.n_init)?;
+                s.set(levels, config.levels.n_init)?;
             } else {
                 return Ok(s.outcome(levels, false));
             }
@@ -184,53 +153,22 @@ impl Plan for Mlqmc {
 /// Settings of mlqmc-cont: as mlqmc, on tolerances that shrink step by step, with a share of the bias that adapts.
 ///
 /// Source: P. Robbe, *MultilevelEstimators.jl*; the continuation of Collier et al. (2015).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct MlqmcContConfig {
-    /// Absolute tolerance, above 0: half width of an interval of level `1 - alpha`.
-    pub abs_tol: f64,
-    /// Root mean square error, above 0; `None`: `abs_tol` over the normal quantile of `1 - alpha/2`.
-    pub rmse_tol: Option<f64>,
-    /// Points of each replication of each level to begin with: a power of two.
-    pub n_init: u64,
-    /// Most points, over all levels and replications.
-    pub n_limit: u64,
-    /// Chance that the interval misses, above 0 and below 1.
-    pub alpha: f64,
-    /// Finest level to begin with, 2 or more.
-    pub levels_min: usize,
-    /// Levels, at most.
-    pub levels_max: usize,
-    /// Tolerances on the way, 1 or more.
-    pub n_tols: usize,
-    /// Factor between two of them, 1 or more.
-    pub inflate: f64,
-}
-
-impl Default for MlqmcContConfig {
-    fn default() -> Self {
-        Self {
-            abs_tol: 0.05,
-            rmse_tol: None,
-            n_init: 256,
-            n_limit: 10_000_000_000,
-            alpha: 0.01,
-            levels_min: 2,
-            levels_max: 10,
-            n_tols: 10,
-            inflate: 100f64.powf(1.0 / 9.0),
-        }
-    }
+    /// Tolerance, numbers of points and levels.
+    pub levels: LevelsConfig,
+    /// The tolerances on the way.
+    pub continuation: Continuation,
 }
 
 impl MultilevelCubature for MlqmcContConfig {
     fn start<'a>(&self, sequence: &'a mut dyn Sequence, problem: &'a dyn Multilevel) -> Result<Run<'a>> {
-        replicated(sequence, self.n_init)?;
-        let levels = [self.levels_min, self.levels_max];
-        let rmse = check(self.abs_tol, self.rmse_tol, self.alpha, self.n_init, levels)?;
-        check_continuation(self.n_tols, self.inflate)?;
-        let (alpha, n_limit) = (self.alpha, self.n_limit);
-        Ok(Run::new(Levels::new(sequence, problem, MlqmcCont { config: self.clone(), rmse }, alpha, n_limit)))
+        replicated(sequence, self.levels.n_init)?;
+        let rmse = self.levels.rmse()?;
+        self.continuation.check()?;
+        let plan = MlqmcCont { config: self.clone(), rmse };
+        Ok(Run::new(Levels::new(sequence, problem, plan, &self.levels)))
     }
 }
 
@@ -244,10 +182,6 @@ impl Plan for MlqmcCont {
         "mlqmc-cont"
     }
 
-    fn fingerprint(&self) -> String {
-        format!("n_init {}", self.config.n_init)
-    }
-
     fn sums(&self, values: &[f64], replications: usize) -> Vec<f64> {
         replicated_sums(values, replications)
     }
@@ -255,13 +189,13 @@ impl Plan for MlqmcCont {
     fn run(&self, problem: &dyn Multilevel, ledger: &Ledger, replications: usize) -> Result<Outcome, Need> {
         let config = &self.config;
         let mut s = Statistics::new(problem, ledger, replications);
-        for level in 0..=config.levels_min {
-            s.set(level, config.n_init)?;
+        for level in 0..=config.levels.min {
+            s.set(level, config.levels.n_init)?;
         }
         let mut levels = s.n.len();
         let mut exhausted = false;
-        for tolerance in tolerances(self.rmse, config.n_tols, config.inflate) {
-            levels = config.levels_min + 1;
+        for tolerance in config.continuation.tolerances(self.rmse) {
+            levels = config.levels.min + 1;
             exhausted = false;
             loop {
                 let theta = |s: &Statistics<'_>| {
@@ -271,7 +205,7 @@ impl Plan for MlqmcCont {
                 let mut share = theta(&s);
                 while s.spread(levels) > (1.0 - share) * tolerance * tolerance {
                     let level = s.dearest(levels);
-                    if s.too_many(level, config.n_limit) {
+                    if s.too_many(level, config.levels.n_limit) {
                         return Ok(s.outcome(levels, true));
                     }
                     s.set(level, 2 * s.n[level])?;
@@ -281,13 +215,13 @@ impl Plan for MlqmcCont {
                 if (1.0 - share) * s.spread(levels) + share * bias * bias < tolerance * tolerance {
                     break;
                 }
-                if levels >= config.levels_max {
+                if levels >= config.levels.max {
                     exhausted = true;
                     break;
                 }
                 levels += 1;
                 if levels > s.n.len() {
-                    s.set(levels - 1, config.n_init)?;
+                    s.set(levels - 1, config.levels.n_init)?;
                 }
             }
         }

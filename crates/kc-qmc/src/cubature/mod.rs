@@ -87,7 +87,7 @@ pub use guaranteed::GuaranteedConfig;
 pub use mc::{CltConfig, MeanGuaranteedConfig};
 pub use mlmc::{MlmcConfig, MlmcContConfig};
 pub use mlqmc::{MlqmcConfig, MlqmcContConfig};
-pub use multilevel::{Multilevel, MultilevelCubature};
+pub use multilevel::{Continuation, LevelsConfig, Multilevel, MultilevelCubature};
 pub use option::MultilevelOption;
 pub use replicated::ReplicatedConfig;
 pub use run::{Batch, Run};

@@ -61,6 +61,100 @@ const CHUNK: u64 = 1 << 16;
 /// Levels beyond which no run goes: level l has dimensions and cost that double l times.
 pub(super) const MOST_LEVELS: usize = 40;
 
+/// Settings that all multilevel algorithms share.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct LevelsConfig {
+    /// Absolute tolerance, above 0: half width of an interval of level `1 - alpha`.
+    pub abs_tol: f64,
+    /// Root mean square error, above 0; `None`: `abs_tol` over the normal quantile of `1 - alpha/2`.
+    pub rmse_tol: Option<f64>,
+    /// Points of each level (and replication) to begin with, 2 or more; for mlqmc a power of two.
+    pub n_init: u64,
+    /// Most points, over all levels and replications.
+    pub n_limit: u64,
+    /// Chance that the interval misses, above 0 and below 1.
+    pub alpha: f64,
+    /// Finest level to begin with, 2 or more.
+    pub min: usize,
+    /// Finest level.
+    pub max: usize,
+}
+
+impl Default for LevelsConfig {
+    fn default() -> Self {
+        Self {
+            abs_tol: 0.05,
+            rmse_tol: None,
+            n_init: 256,
+            n_limit: 10_000_000_000,
+            alpha: 0.01,
+            min: 2,
+            max: 10,
+        }
+    }
+}
+
+impl LevelsConfig {
+    /// Half width of the interval over root mean square error.
+    fn quantile(&self) -> f64 {
+        -normal_quantile(0.5 * self.alpha)
+    }
+
+    /// The root mean square error to reach.
+    ///
+    /// # Errors
+    /// `Argument` for settings out of range.
+    pub(super) fn rmse(&self) -> Result<f64> {
+        super::stop::check_alpha(self.alpha)?;
+        let (name, value) = self.rmse_tol.map_or(("abs_tol", self.abs_tol), |rmse| ("rmse_tol", rmse));
+        if !(value > 0.0 && value.is_finite()) {
+            return Err(Error::argument(name, "a finite number above 0", value));
+        }
+        if !(2..=1 << 32).contains(&self.n_init) {
+            return Err(Error::argument("n_init", "2 to 2^32 points", self.n_init));
+        }
+        if self.min < 2 || self.max < self.min || self.max >= MOST_LEVELS {
+            let expected = format!("min of 2 or more, up to max, which is below {MOST_LEVELS}");
+            return Err(Error::argument("levels", expected, format!("{} and {}", self.min, self.max)));
+        }
+        Ok(self.rmse_tol.unwrap_or_else(|| self.abs_tol / self.quantile()))
+    }
+}
+
+/// Tolerances that shrink step by step to the one that is asked for.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Continuation {
+    /// Tolerances on the way, 1 to 1000.
+    pub n_tols: usize,
+    /// Factor between two of them, 1 or more.
+    pub inflate: f64,
+}
+
+impl Default for Continuation {
+    fn default() -> Self {
+        Self { n_tols: 10, inflate: 100f64.powf(1.0 / 9.0) }
+    }
+}
+
+impl Continuation {
+    /// # Errors
+    /// `Argument` for what is out of range.
+    pub(super) fn check(&self) -> Result<()> {
+        if !(1..=1000).contains(&self.n_tols) {
+            return Err(Error::argument("n_tols", "1 to 1000", self.n_tols));
+        }
+        super::stop::check_inflate(self.inflate)
+    }
+
+    /// The tolerances, ending with `last`.
+    pub(super) fn tolerances(&self, last: f64) -> impl Iterator<Item = f64> {
+        let (steps, inflate) = (self.n_tols, self.inflate);
+        (0..steps).map(move |t| last * inflate.powf((steps - t - 1) as f64))
+    }
+}
+
 /// What a plan wants before it can go on: the sums over the first `n` points of a level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Need {
@@ -118,8 +212,6 @@ impl Ledger {
 /// An algorithm as a function of the ledger.
 pub(super) trait Plan: Send {
     fn name(&self) -> &'static str;
-    /// All settings but tolerances and limits.
-    fn fingerprint(&self) -> String;
     /// Sums that the ledger keeps of the values of one request, shape (replications, rows).
     fn sums(&self, values: &[f64], replications: usize) -> Vec<f64>;
     fn run(&self, problem: &dyn Multilevel, ledger: &Ledger, replications: usize) -> Result<Outcome, Need>;
@@ -144,9 +236,7 @@ pub(super) struct Levels<'a, P> {
     levels: Vec<(Box<dyn Sequence>, Box<dyn Integrand>)>,
     ledger: Ledger,
     state: Result<Outcome, Need>,
-    /// Half width of the interval over root mean square error.
-    quantile: f64,
-    n_limit: u64,
+    config: LevelsConfig,
 }
 
 impl<'a, P: Plan> Levels<'a, P> {
@@ -154,8 +244,7 @@ impl<'a, P: Plan> Levels<'a, P> {
         sequence: &'a mut dyn Sequence,
         problem: &'a dyn Multilevel,
         plan: P,
-        alpha: f64,
-        n_limit: u64,
+        config: &LevelsConfig,
     ) -> Self {
         let mut levels = Self {
             sequence,
@@ -164,8 +253,7 @@ impl<'a, P: Plan> Levels<'a, P> {
             levels: Vec::new(),
             ledger: Ledger::default(),
             state: Err(Need { level: 0, n: 0 }),
-            quantile: -normal_quantile(0.5 * alpha),
-            n_limit,
+            config: config.clone(),
         };
         levels.think();
         levels
@@ -173,6 +261,11 @@ impl<'a, P: Plan> Levels<'a, P> {
 
     fn think(&mut self) {
         self.state = self.plan.run(self.problem, &self.ledger, self.sequence.replications());
+    }
+
+    /// All settings but tolerances and limits.
+    fn settings(&self) -> String {
+        format!("n_init {}", self.config.n_init)
     }
 
     /// Makes the levels up to `level`, in order.
@@ -227,7 +320,7 @@ impl<P: Plan> Engine for Levels<'_, P> {
 
     fn estimate(&self) -> Estimate {
         let (solution, half, outcome) = match &self.state {
-            Ok(outcome) => (outcome.solution, self.quantile * outcome.rmse, outcome.clone()),
+            Ok(outcome) => (outcome.solution, self.config.quantile() * outcome.rmse, outcome.clone()),
             Err(_) => {
                 let n_level = self.ledger.levels.iter().map(|l| l.last().map_or(0, |(n, _)| *n)).collect();
                 let outcome = Outcome { n_level, levels: self.ledger.levels.len(), ..Outcome::default() };
@@ -244,7 +337,7 @@ impl<P: Plan> Engine for Levels<'_, P> {
             exhausted: outcome.exhausted,
             levels: Some(outcome.levels),
             n_level: Some(outcome.n_level),
-            n_limit: self.n_limit,
+            n_limit: self.config.n_limit,
             ..Estimate::default()
         }
     }
@@ -252,7 +345,7 @@ impl<P: Plan> Engine for Levels<'_, P> {
     fn save(&self, out: &mut Writer) -> Result<()> {
         let key = self.problem.fingerprint().ok_or_else(no_fingerprint)?;
         out.text(self.plan.name());
-        out.text(&self.plan.fingerprint());
+        out.text(&self.settings());
         out.text(&self.sequence.fingerprint());
         out.text(&key);
         out.u64(self.ledger.levels.len() as u64);
@@ -269,7 +362,7 @@ impl<P: Plan> Engine for Levels<'_, P> {
     fn load(&mut self, from: &mut Reader<'_>) -> Result<()> {
         let key = self.problem.fingerprint().ok_or_else(no_fingerprint)?;
         from.same("algorithm", self.plan.name())?;
-        from.same("settings", &self.plan.fingerprint())?;
+        from.same("settings", &self.settings())?;
         from.same("sequence", &self.sequence.fingerprint())?;
         from.same("integrand", &key)?;
         let sums =
@@ -295,48 +388,6 @@ impl<P: Plan> Engine for Levels<'_, P> {
         self.think();
         Ok(())
     }
-}
-
-/// Settings that all multilevel algorithms share, checked: gives the root mean square tolerance.
-///
-/// # Errors
-/// `Argument` for what is out of range.
-pub(super) fn check(
-    abs_tol: f64,
-    rmse_tol: Option<f64>,
-    alpha: f64,
-    n_init: u64,
-    levels: [usize; 2],
-) -> Result<f64> {
-    super::stop::check_alpha(alpha)?;
-    let (name, value) = rmse_tol.map_or(("abs_tol", abs_tol), |rmse| ("rmse_tol", rmse));
-    if !(value > 0.0 && value.is_finite()) {
-        return Err(Error::argument(name, "a finite number above 0", value));
-    }
-    if !(2..=1 << 32).contains(&n_init) {
-        return Err(Error::argument("n_init", "2 to 2^32 points", n_init));
-    }
-    if levels[0] < 2 || levels[1] < levels[0] || levels[1] >= MOST_LEVELS {
-        let expected = format!("levels_min of 2 or more, up to levels_max, which is below {MOST_LEVELS}");
-        return Err(Error::argument("levels_max", expected, format!("{} and {}", levels[0], levels[1])));
-    }
-    Ok(rmse_tol.unwrap_or_else(|| abs_tol / -normal_quantile(0.5 * alpha)))
-}
-
-/// Tolerances that shrink to the last, `steps` of them.
-pub(super) fn tolerances(last: f64, steps: usize, inflate: f64) -> impl Iterator<Item = f64> {
-    (0..steps).map(move |t| last * inflate.powf((steps - t - 1) as f64))
-}
-
-/// Settings of continuation, checked.
-///
-/// # Errors
-/// `Argument` for what is out of range.
-pub(super) fn check_continuation(steps: usize, inflate: f64) -> Result<()> {
-    if !(1..=1000).contains(&steps) {
-        return Err(Error::argument("n_tols", "1 to 1000", steps));
-    }
-    super::stop::check_inflate(inflate)
 }
 
 /// Error that is left beyond level `last`, if the means of the two finest levels, `before` and `mean`, go on to shrink

@@ -6,9 +6,9 @@ use anyhow::Result;
 use clap::ValueEnum;
 use kc_core::Error;
 use kc_qmc::cubature::{
-    BayesConfig, CltConfig, CltVecConfig, CredibleBound, Cubature, ErrorRule, Estimate, Failure,
-    FailureConfig, GuaranteedConfig, MeanGuaranteedConfig, MlmcConfig, MlmcContConfig, MlqmcConfig,
-    MlqmcContConfig, Multilevel, MultilevelCubature, ReplicatedConfig, Run,
+    BayesConfig, CltConfig, CltVecConfig, Continuation, CredibleBound, Cubature, ErrorRule, Estimate,
+    Failure, FailureConfig, GuaranteedConfig, LevelsConfig, MeanGuaranteedConfig, MlmcConfig, MlmcContConfig,
+    MlqmcConfig, MlqmcContConfig, Multilevel, MultilevelCubature, ReplicatedConfig, Run,
 };
 use kc_qmc::periodize::Periodization;
 use kc_qmc::{
@@ -349,15 +349,21 @@ impl Settings {
     ) -> Result<Run<'a>> {
         use Algorithm as A;
         let s = Given::new(self);
+        let levels = configure!(s, LevelsConfig, abs_tol, rmse_tol, n_init, n_limit, alpha);
+        let continuation = configure!(s, Continuation, inflate);
+        macro_rules! levels {
+            ($type:ident $(, $field:ident)*) => {{
+                let mut config = $type::default();
+                config.levels = levels;
+                $(config.$field = $field;)*
+                Box::new(config)
+            }};
+        }
         let cubature: Box<dyn MultilevelCubature> = match self.algo {
-            A::Mlmc => Box::new(configure!(s, MlmcConfig, abs_tol, rmse_tol, n_init, n_limit, alpha)),
-            A::MlmcCont => {
-                Box::new(configure!(s, MlmcContConfig, abs_tol, rmse_tol, n_init, n_limit, alpha, inflate))
-            }
-            A::Mlqmc => Box::new(configure!(s, MlqmcConfig, abs_tol, rmse_tol, n_init, n_limit, alpha)),
-            A::MlqmcCont => {
-                Box::new(configure!(s, MlqmcContConfig, abs_tol, rmse_tol, n_init, n_limit, alpha, inflate))
-            }
+            A::Mlmc => levels!(MlmcConfig),
+            A::MlmcCont => levels!(MlmcContConfig, continuation),
+            A::Mlqmc => levels!(MlqmcConfig),
+            A::MlqmcCont => levels!(MlqmcContConfig, continuation),
             _ => return Err(Usage(format!("--algo {}: takes no levels", self.algo.name())).into()),
         };
         Ok(cubature.start(sequence, problem)?)

@@ -257,7 +257,7 @@ fn cases_of_several_levels() {
         macro_rules! run {
             ($type:ident, $sequence:expr) => {{
                 let mut config = $type::default();
-                config.rmse_tol = rmse_tol;
+                config.levels.rmse_tol = rmse_tol;
                 config.integrate(&mut $sequence, &problem).unwrap()
             }};
         }

@@ -21,7 +21,7 @@ fn iid() -> Iid {
 macro_rules! pair {
     ($type:ident) => {{
         let (mut loose, mut tight) = ($type::default(), $type::default());
-        (loose.rmse_tol, tight.rmse_tol) = (Some(0.05), Some(0.02));
+        (loose.levels.rmse_tol, tight.levels.rmse_tol) = (Some(0.05), Some(0.02));
         (loose, tight)
     }};
 }
@@ -79,7 +79,7 @@ fn a_european_option_has_its_price() {
     let problem = MultilevelOption::new(config.clone(), 2).unwrap();
     let exact = kc_qmc::integrand::FinancialOption::new(2, &config).unwrap().exact().unwrap();
     let mut cubature = MlqmcConfig::default();
-    cubature.rmse_tol = Some(0.01);
+    cubature.levels.rmse_tol = Some(0.01);
     let got = cubature.integrate(&mut net(2, 8), &problem).unwrap();
     // The path's end does not depend on the steps, so that all levels but the first are 0 and have no bias to fit.
     assert!((got.solution[0] - exact).abs() < 0.05, "{} {exact}", got.solution[0]);
@@ -89,11 +89,11 @@ fn a_european_option_has_its_price() {
 fn limits_are_reported() {
     let problem = option();
     let mut config = MlmcConfig::default();
-    (config.rmse_tol, config.n_limit) = (Some(1e-3), 10_000);
+    (config.levels.rmse_tol, config.levels.n_limit) = (Some(1e-3), 10_000);
     let got = config.integrate(&mut iid(), &problem).unwrap();
     assert!(got.exhausted && got.n_total <= 10_000);
     let mut config = MlqmcConfig::default();
-    (config.rmse_tol, config.n_limit) = (Some(1e-5), 20_000);
+    (config.levels.rmse_tol, config.levels.n_limit) = (Some(1e-5), 20_000);
     let got = config.integrate(&mut net(2, 8), &problem).unwrap();
     assert!(got.exhausted && got.n_total <= 20_000);
 }
@@ -124,13 +124,13 @@ fn bad_settings_are_refused() {
         config
     };
     for set in [
-        (|c| c.rmse_tol = Some(0.0)) as fn(&mut MlmcConfig),
-        |c| c.abs_tol = -1.0,
-        |c| c.alpha = 1.0,
-        |c| c.n_init = 0,
-        |c| c.levels_min = 1,
-        |c| c.levels_max = 1,
-        |c| c.levels_max = 99,
+        (|c| c.levels.rmse_tol = Some(0.0)) as fn(&mut MlmcConfig),
+        |c| c.levels.abs_tol = -1.0,
+        |c| c.levels.alpha = 1.0,
+        |c| c.levels.n_init = 0,
+        |c| c.levels.min = 1,
+        |c| c.levels.max = 1,
+        |c| c.levels.max = 99,
         |c| c.mean_rate = Some(f64::NAN),
     ] {
         assert!(refused(&change(set), &mut iid()));
@@ -139,10 +139,10 @@ fn bad_settings_are_refused() {
     assert!(refused(&MlqmcConfig::default(), &mut net(2, 3)));
     assert!(refused(&MlqmcConfig::default(), &mut iid()));
     let mut config = MlqmcConfig::default();
-    config.n_init = 300;
+    config.levels.n_init = 300;
     assert!(refused(&config, &mut net(2, 8)));
     let mut config = MlqmcContConfig::default();
-    config.n_tols = 0;
+    config.continuation.n_tols = 0;
     assert!(refused(&config, &mut net(2, 8)));
     assert!(MultilevelOption::new(OptionConfig::default(), 3).is_err());
     let mut sequence = net(2, 8);
