@@ -17,6 +17,33 @@ const LAYERS: usize = 6;
 const HEADS: usize = 12;
 const EPS: f32 = 1e-12;
 
+/// Layers of which activations of a few tokens, and rows of the weights, are recorded.
+pub(crate) const RECORDED: [&str; 3] = ["l2_key", "l3_down", "l4_up"];
+
+/// What is recorded of a linear layer.
+pub(crate) struct Recorded {
+    pub(crate) name: &'static str,
+    /// `[tokens, channels]`
+    pub(crate) x: Tensor<f32, 2>,
+    /// `[outputs, channels]`
+    pub(crate) w: Tensor<f32, 2>,
+    /// `x w^T`
+    pub(crate) exact: Tensor<f32, 2>,
+}
+
+impl Recorded {
+    /// All of [`RECORDED`].
+    pub(crate) fn all() -> Result<Vec<Self>> {
+        let read = |name| {
+            let x: Tensor<f32, 2> = golden_tensor(&format!("quant_minilm/{name}_x.npy"));
+            let w: Tensor<f32, 2> = golden_tensor(&format!("quant_minilm/{name}_w.npy"));
+            let exact = gemm(x.view(), w.view().transposed())?;
+            Ok(Self { name, x, w, exact })
+        };
+        RECORDED.into_iter().map(read).collect()
+    }
+}
+
 /// A linear layer as it was trained.
 pub(crate) struct Linear {
     /// `[outputs, channels]`

@@ -15,33 +15,10 @@ use kc_testing::{golden_json, golden_tensor};
 use serde_json::json;
 
 use super::{Axis, Claim, Comparison, Ctx, Figure, Plot, PythonSide, Series, Table, Verdict, Work};
-use crate::minilm::{MiniLm, Texts};
-
-/// Layers of MiniLM-L6: activations of a few tokens, and rows of the weights.
-const LAYERS: [&str; 3] = ["l2_key", "l3_down", "l4_up"];
-
-struct Layer {
-    name: &'static str,
-    x: Tensor<f32, 2>,
-    w: Tensor<f32, 2>,
-    exact: Tensor<f32, 2>,
-}
-
-impl Layer {
-    fn error(&self, config: &LinearConfig) -> anyhow::Result<f64> {
-        let y = CrossLinear::new(self.w.view(), None, config)?.forward(self.x.view())?;
-        Ok(relative_error(y.view(), self.exact.view())?)
-    }
-}
+use crate::minilm::{MiniLm, RECORDED, Recorded, Texts};
 
 pub(crate) fn run(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let read = |name| {
-        let x: Tensor<f32, 2> = golden_tensor(&format!("quant_minilm/{name}_x.npy"));
-        let w: Tensor<f32, 2> = golden_tensor(&format!("quant_minilm/{name}_w.npy"));
-        let exact = gemm(x.view(), w.view().transposed())?;
-        anyhow::Ok(Layer { name, x, w, exact })
-    };
-    let layers = LAYERS.into_iter().map(read).collect::<anyhow::Result<Vec<Layer>>>()?;
+    let layers = Recorded::all()?;
     kernel(ctx, &layers)?;
     errors(ctx, &layers)?;
     whole_model(ctx)?;
@@ -49,8 +26,14 @@ pub(crate) fn run(ctx: &mut Ctx) -> anyhow::Result<()> {
     products(ctx)
 }
 
+/// Relative error of a product in codes.
+fn error(layer: &Recorded, config: &LinearConfig) -> anyhow::Result<f64> {
+    let y = CrossLinear::new(layer.w.view(), None, config)?.forward(layer.x.view())?;
+    Ok(relative_error(y.view(), layer.exact.view())?)
+}
+
 /// Shares of zero codes against alpha, and what they explain.
-fn kernel(ctx: &mut Ctx, layers: &[Layer]) -> anyhow::Result<()> {
+fn kernel(ctx: &mut Ctx, layers: &[Recorded]) -> anyhow::Result<()> {
     ctx.step("quantisation kernels of three layers");
     let mut series = Vec::new();
     let mut table = Table::new(
@@ -132,7 +115,7 @@ fn kernel(ctx: &mut Ctx, layers: &[Layer]) -> anyhow::Result<()> {
 }
 
 /// Errors of each product with each alpha.
-fn errors(ctx: &mut Ctx, layers: &[Layer]) -> anyhow::Result<()> {
+fn errors(ctx: &mut Ctx, layers: &[Recorded]) -> anyhow::Result<()> {
     ctx.step("errors of simulated and integer products");
     let of = |mode, alpha, row, [weight_bits, bits]: [u8; 2], group| LinearConfig {
         mode,
@@ -154,18 +137,18 @@ fn errors(ctx: &mut Ctx, layers: &[Layer]) -> anyhow::Result<()> {
     for (setting, bits, group) in
         [("W8A8", [8, 8], 0), ("W4A8-g128", [4, 8], 128), ("W4A4-g128", [4, 4], 128)]
     {
-        let columns: Vec<&str> = ["method"].into_iter().chain(LAYERS).collect();
+        let columns: Vec<&str> = ["method"].into_iter().chain(RECORDED).collect();
         let mut table = Table::new(format!("{setting}: relative error of X W^T"), &columns);
         let mut rows = Vec::new();
         for (name, mode, alpha, row) in methods {
             let config = of(mode, alpha, row, bits, group);
             let found =
-                layers.iter().map(|layer| layer.error(&config)).collect::<anyhow::Result<Vec<f64>>>()?;
+                layers.iter().map(|layer| error(layer, &config)).collect::<anyhow::Result<Vec<f64>>>()?;
             table.row([name.into()].into_iter().chain(found.iter().map(|e| (*e).into())));
             rows.push(found);
         }
         ctx.table(table);
-        let bars = |(i, layer): (usize, &Layer)| {
+        let bars = |(i, layer): (usize, &Recorded)| {
             Series::bars(layer.name, rows.iter().map(move |errors| 100.0 * errors[i]))
         };
         ctx.plot(Plot {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use kc_core::{Tensor, TensorView};
-use kc_gemm::{gemm, gemm_into};
+use kc_gemm::gemm_into;
 use kc_quant::lut_gemm::{
     BcqMatrix, BcqSpec, Init, KernelChoice, LutLinear, LutMode, LutScratch, Method as BcqMethod, Offset,
     RtnSpec, rtn,
@@ -17,24 +17,12 @@ use kc_testing::{golden_json, golden_tensor};
 
 use super::{Axis, Claim, Ctx, Figure, Plot, Series, Table, Verdict};
 use crate::low_bit::{self, Entry, Float, Packed};
-use crate::minilm::{MiniLm, Texts};
+use crate::minilm::{MiniLm, RECORDED, Recorded, Texts};
 
-/// Layers of MiniLM-L6: activations of a few tokens, and rows of the weights.
-const LAYERS: [&str; 3] = ["l2_key", "l3_down", "l4_up"];
-
-struct Layer {
-    name: &'static str,
-    x: Tensor<f32, 2>,
-    w: Tensor<f32, 2>,
-    exact: Tensor<f32, 2>,
-}
-
-impl Layer {
-    /// Relative error of the product with quantised weights.
-    fn error(&self, weights: &BcqMatrix) -> anyhow::Result<f64> {
-        let layer = LutLinear::new(weights, None, LutMode::F32, KernelChoice::Auto)?;
-        Ok(relative_error(layer.forward(self.x.view())?.view(), self.exact.view())?)
-    }
+/// Relative error of the product with quantised weights.
+fn error(recorded: &Recorded, weights: &BcqMatrix) -> anyhow::Result<f64> {
+    let layer = LutLinear::new(weights, None, LutMode::F32, KernelChoice::Auto)?;
+    Ok(relative_error(layer.forward(recorded.x.view())?.view(), recorded.exact.view())?)
 }
 
 /// How weights become signs.
@@ -78,13 +66,7 @@ impl Method {
 }
 
 pub(crate) fn run(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let read = |name| {
-        let x: Tensor<f32, 2> = golden_tensor(&format!("quant_minilm/{name}_x.npy"));
-        let w: Tensor<f32, 2> = golden_tensor(&format!("quant_minilm/{name}_w.npy"));
-        let exact = gemm(x.view(), w.view().transposed())?;
-        anyhow::Ok(Layer { name, x, w, exact })
-    };
-    let layers = LAYERS.into_iter().map(read).collect::<anyhow::Result<Vec<Layer>>>()?;
+    let layers = Recorded::all()?;
     groups(ctx, &layers)?;
     methods(ctx, &layers)?;
     whole_model(ctx)?;
@@ -94,9 +76,9 @@ pub(crate) fn run(ctx: &mut Ctx) -> anyhow::Result<()> {
 }
 
 /// Bits per weight against errors.
-fn groups(ctx: &mut Ctx, layers: &[Layer]) -> anyhow::Result<()> {
+fn groups(ctx: &mut Ctx, layers: &[Recorded]) -> anyhow::Result<()> {
     ctx.step("sizes of groups");
-    let columns: Vec<&str> = ["bits", "group", "bits per weight"].into_iter().chain(LAYERS).collect();
+    let columns: Vec<&str> = ["bits", "group", "bits per weight"].into_iter().chain(RECORDED).collect();
     let mut table = Table::new("Relative error of X W^T, published solver, scales in f16", &columns);
     let mut series = Vec::new();
     let (mut held, mut cases) = (0, 0);
@@ -109,7 +91,7 @@ fn groups(ctx: &mut Ctx, layers: &[Layer]) -> anyhow::Result<()> {
             for layer in layers {
                 let weights = BcqMatrix::quantize(layer.w.view(), &spec, None)?;
                 stored += weights.bits_per_weight() / layers.len() as f64;
-                errors.push(layer.error(&weights)?);
+                errors.push(error(layer, &weights)?);
             }
             let label: Figure = match group {
                 Group::Row => "row".into(),
@@ -145,15 +127,15 @@ fn groups(ctx: &mut Ctx, layers: &[Layer]) -> anyhow::Result<()> {
 }
 
 /// Solvers against plain rounding.
-fn methods(ctx: &mut Ctx, layers: &[Layer]) -> anyhow::Result<()> {
+fn methods(ctx: &mut Ctx, layers: &[Recorded]) -> anyhow::Result<()> {
     ctx.step("solvers against plain rounding");
-    let columns: Vec<&str> = ["bits", "method"].into_iter().chain(LAYERS).collect();
+    let columns: Vec<&str> = ["bits", "method"].into_iter().chain(RECORDED).collect();
     let mut table = Table::new("Relative error of X W^T, groups of 128", &columns);
     let mut found = BTreeMap::new();
     for bits in [2, 3, 4] {
         for method in Method::ALL {
-            let error = |layer: &Layer| -> anyhow::Result<f64> {
-                layer.error(&method.quantize(layer.w.view(), bits, Group::default(), None)?)
+            let error = |layer: &Recorded| -> anyhow::Result<f64> {
+                error(layer, &method.quantize(layer.w.view(), bits, Group::default(), None)?)
             };
             let errors = layers.iter().map(error).collect::<anyhow::Result<Vec<f64>>>()?;
             table.row(
@@ -165,7 +147,7 @@ fn methods(ctx: &mut Ctx, layers: &[Layer]) -> anyhow::Result<()> {
         }
     }
     ctx.table(table);
-    let bars = |(i, layer): (usize, &Layer)| {
+    let bars = |(i, layer): (usize, &Recorded)| {
         Series::bars(layer.name, Method::ALL.map(|method| 100.0 * found[&(3, method)][i]))
     };
     ctx.plot(Plot {
