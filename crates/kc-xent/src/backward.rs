@@ -222,7 +222,7 @@ struct Task<'a, S> {
 }
 
 /// A chunk of every task, or nothing for each.
-fn pieces<S>(whole: Option<&mut [S]>, size: usize, count: usize) -> Vec<Option<&mut [S]>> {
+pub(crate) fn pieces<S>(whole: Option<&mut [S]>, size: usize, count: usize) -> Vec<Option<&mut [S]>> {
     match whole {
         Some(whole) => whole.chunks_mut(size).map(Some).collect(),
         None => (0..count).map(|_| None).collect(),
@@ -286,7 +286,37 @@ impl<T: Embedding> Pass<'_, '_, T> {
     /// Gradients of the logits of one chunk, in place; `dC` and the bias' gradient.
     fn words(&self, panel: &Panel<T::Sum>, terms: &Terms<T::Sum>, stored: bool, task: Task<'_, T::Sum>) {
         let Task { words, z, dc, dbias, kept } = task;
-        let (r, d, cap) = (panel.r, self.input.dim(), self.config.softcap);
+        let r = panel.r;
+        self.gradients(panel, terms, stored, words, z, dbias, kept);
+        if kept.computed.is_empty() {
+            return;
+        }
+        if let Some(dc) = dc {
+            let rows = if self.filtering.c { &kept.kept } else { &kept.computed };
+            panel.grad_c(z, rows, dc, self.input.dim());
+        }
+        // The rows for dE move together, so that the words are adjacent in the sum.
+        let for_e = kept.for_e(self.filtering.e);
+        if for_e.len() * r < z.len() {
+            for (to, &from) in for_e.iter().enumerate() {
+                let from = usize::from(from) * r;
+                z.copy_within(from..from + r, to * r);
+            }
+        }
+    }
+
+    /// Turns logits of one chunk (computed first, unless they are `stored`) into gradients, where they are `kept`.
+    pub(crate) fn gradients(
+        &self,
+        panel: &Panel<T::Sum>,
+        terms: &Terms<T::Sum>,
+        stored: bool,
+        words: Range<usize>,
+        z: &mut [T::Sum],
+        mut dbias: Option<&mut [T::Sum]>,
+        kept: &mut Kept,
+    ) {
+        let (r, cap) = (panel.r, self.config.softcap);
         let list = Words::of(self.order, words);
         if !stored {
             panel.logits(self.input, &list, cap, z);
@@ -301,16 +331,12 @@ impl<T: Embedding> Pass<'_, '_, T> {
             }
         };
         self.filtering.choose(panel.isa, z, r, terms, &targets, kept);
-        if kept.computed.is_empty() {
-            return;
-        }
         let correction = |&(j, i): &(usize, usize)| {
             let tanh = cap.map_or(0.0, |cap| z[j * r + i].to_f64() / cap);
             (j, i, terms.target[i] * T::Sum::from_f64(1.0 - tanh * tanh))
         };
         let corrections: Vec<(usize, usize, T::Sum)> = targets.iter().map(correction).collect();
         let mut rest = corrections.as_slice();
-        let mut dbias = dbias;
         for &j in &kept.computed {
             let j = usize::from(j);
             let row = &mut z[j * r..(j + 1) * r];
@@ -328,17 +354,6 @@ impl<T: Embedding> Pass<'_, '_, T> {
             }
             if let Some(dbias) = dbias.as_deref_mut() {
                 dbias[j] += sum;
-            }
-        }
-        if let Some(dc) = dc {
-            panel.grad_c(z, if self.filtering.c { &kept.kept } else { &kept.computed }, dc, d);
-        }
-        // The rows for dE move together, so that the words are adjacent in the sum.
-        let for_e = kept.for_e(self.filtering.e);
-        if for_e.len() * r < z.len() {
-            for (to, &from) in for_e.iter().enumerate() {
-                let from = usize::from(from) * r;
-                z.copy_within(from..from + r, to * r);
             }
         }
     }

@@ -31,7 +31,7 @@ where
     let (one, zero) = (T::Sum::from_f32(1.0), T::Sum::ZERO);
     let mut e = Tensor::<T::Sum, 2>::zeros([n, d])?;
     for (row, token) in e.as_mut_slice().chunks_mut(d).zip(&tokens) {
-        input.token_into(token.row as usize, row);
+        input.token_into(token.row as usize, 0, row);
     }
     let mut c = Tensor::<T::Sum, 2>::zeros([v, d])?;
     for (j, row) in c.as_mut_slice().chunks_mut(d).enumerate() {

@@ -38,7 +38,7 @@ pub struct RowTerms<'a, S> {
 }
 
 /// f32 or f64: the type of sums.
-pub trait Scalar: math::Real + kc_gemm::Real {
+pub trait Scalar: math::Real + kc_gemm::Operand<Sum = Self> + kc_gemm::Real {
     /// Columns of a packed panel at this level.
     #[doc(hidden)]
     fn width(isa: Isa) -> usize;

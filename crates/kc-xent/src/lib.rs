@@ -74,6 +74,7 @@ mod input;
 mod kernel;
 mod panel;
 mod portable;
+mod products;
 pub mod reference;
 mod shard;
 mod sort;

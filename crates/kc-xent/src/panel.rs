@@ -45,6 +45,12 @@ impl<S: Scalar> Panel<S> {
         })
     }
 
+    /// Gives back the memory of what the logits need.
+    pub(crate) fn without_logits(mut self) -> Result<Self> {
+        self.by_depth = AlignedBuf::zeroed(0)?;
+        Ok(self)
+    }
+
     /// Fills the panel with at most as many tokens as it was made for.
     pub(crate) fn load<T: Embedding<Sum = S>>(&mut self, input: &XentInput<'_, T>, tokens: &[Token]) {
         let (d, width, isa) = (input.dim(), self.width, self.isa);
@@ -57,7 +63,7 @@ impl<S: Scalar> Panel<S> {
             let token = tokens.get(i);
             self.mask.push(if token.is_some() { S::from_f32(1.0) } else { S::ZERO });
             match token {
-                Some(token) => input.token_into(token.row as usize, &mut row),
+                Some(token) => input.token_into(token.row as usize, 0, &mut row),
                 None => row.fill(S::ZERO),
             }
             if let Some(token) = token.filter(|token| token.target != ELSEWHERE) {

@@ -40,8 +40,6 @@ macro_rules! level {
             const NR: usize = 2 * LANES;
             /// Rows of a full tile.
             const MR: usize = $mr;
-            /// Tiles of rows that share a packed panel.
-            const GROUP: usize = 4;
 
             /// e^x for x up to 88; 0 below -87; NaN for NaN.
             #[inline]
@@ -148,30 +146,28 @@ macro_rules! level {
                 let depth = rows.first().map_or(0, |row| row.len());
                 assert!(rows.iter().all(|row| row.len() == depth), "rows of one length");
                 assert!(r % LANES == 0 && e.len() >= depth * r && z.len() >= rows.len() * r, "whole panels");
-                // A few tiles of rows share a panel while it is in the first cache.
-                for (rows, z) in rows.chunks(GROUP * MR).zip(z.chunks_mut(GROUP * MR * r)) {
-                    for start in (0..depth).step_by(DEPTH) {
-                        let k = DEPTH.min(depth - start);
-                        for first in (0..r).step_by(NR) {
-                            let (mut j, n) = (0, rows.len());
-                            // SAFETY: the panel of these tokens stands at `start * r + first * k`; rows reach `depth`
-                            // and z holds r for each of them, as asserted above.
-                            unsafe {
-                                let panel = e.as_ptr().add(start * r + first * k);
-                                while j + MR <= n {
-                                    let z = z.as_mut_ptr().add(j * r);
-                                    words::<MR>(&rows[j..], [start, k], panel, [first, r], z);
-                                    j += MR;
-                                }
-                                while j + 2 <= n {
-                                    let z = z.as_mut_ptr().add(j * r);
-                                    words::<2>(&rows[j..], [start, k], panel, [first, r], z);
-                                    j += 2;
-                                }
-                                if j < n {
-                                    let z = z.as_mut_ptr().add(j * r);
-                                    words::<1>(&rows[j..], [start, k], panel, [first, r], z);
-                                }
+                // All rows share a packed panel while it is in the first cache.
+                for start in (0..depth).step_by(DEPTH) {
+                    let k = DEPTH.min(depth - start);
+                    for first in (0..r).step_by(NR) {
+                        let (mut j, n) = (0, rows.len());
+                        // SAFETY: the panel of these tokens stands at `start * r + first * k`; rows reach `depth` and z
+                        // holds r for each of them, as asserted above.
+                        unsafe {
+                            let panel = e.as_ptr().add(start * r + first * k);
+                            while j + MR <= n {
+                                let z = z.as_mut_ptr().add(j * r);
+                                words::<MR>(&rows[j..], [start, k], panel, [first, r], z);
+                                j += MR;
+                            }
+                            while j + 2 <= n {
+                                let z = z.as_mut_ptr().add(j * r);
+                                words::<2>(&rows[j..], [start, k], panel, [first, r], z);
+                                j += 2;
+                            }
+                            if j < n {
+                                let z = z.as_mut_ptr().add(j * r);
+                                words::<1>(&rows[j..], [start, k], panel, [first, r], z);
                             }
                         }
                     }
