@@ -286,7 +286,6 @@ impl<T: Embedding> Pass<'_, '_, T> {
     /// Gradients of the logits of one chunk, in place; `dC` and the bias' gradient.
     fn words(&self, panel: &Panel<T::Sum>, terms: &Terms<T::Sum>, stored: bool, task: Task<'_, T::Sum>) {
         let Task { words, z, dc, dbias, kept } = task;
-        let r = panel.r;
         self.gradients(panel, terms, stored, words, z, dbias, kept);
         if kept.computed.is_empty() {
             return;
@@ -295,14 +294,7 @@ impl<T: Embedding> Pass<'_, '_, T> {
             let rows = if self.filtering.c { &kept.kept } else { &kept.computed };
             panel.grad_c(z, rows, dc, self.input.dim());
         }
-        // The rows for dE move together, so that the words are adjacent in the sum.
-        let for_e = kept.for_e(self.filtering.e);
-        if for_e.len() * r < z.len() {
-            for (to, &from) in for_e.iter().enumerate() {
-                let from = usize::from(from) * r;
-                z.copy_within(from..from + r, to * r);
-            }
-        }
+        panel.pack_tiles(z, kept.for_e(self.filtering.e));
     }
 
     /// Turns logits of one chunk (computed first, unless they are `stored`) into gradients, where they are `kept`.
@@ -405,7 +397,7 @@ impl<T: Embedding> Pass<'_, '_, T> {
                 let mut soon = ahead.chunks(share);
                 for (s, de) in de.chunks_mut(width * r).enumerate() {
                     pack_strip(&rows, s * width, width, packed);
-                    T::Sum::grad_e(panel.isa, g, r, packed, de, soon.next().unwrap_or_default());
+                    T::Sum::grad_e(panel.isa, g, packed, de, soon.next().unwrap_or_default());
                 }
             }
         });

@@ -19,7 +19,7 @@ const MOST_TOKENS: usize = 96;
 /// The share of a trained model's words that passes a filter, roughly.
 const USUAL_SHARE: f64 = 0.3;
 /// Operations in the time of a byte from memory, for processors of a few cores.
-const BALANCE: f64 = 3.0;
+const BALANCE: f64 = 2.5;
 
 /// Tokens of a small panel whose logits are kept, or `None` where it is cheaper to compute them twice.
 ///
@@ -132,7 +132,8 @@ pub(crate) fn run<T: Embedding>(
     };
     // As many as fit into dC, if those are more than fit elsewhere.
     let size = if exact && need.c { products::most_tokens(input, grain, true) } else { 0 };
-    let stored = if size > kept.unwrap_or(0) { size.min(tokens.len()) } else { 0 };
+    let fit = size.min(tokens.len());
+    let stored = if fit > kept.unwrap_or(0) { fit } else { 0 };
     let (first, rest) = tokens.split_at(stored);
     call.large(first, size.max(1), true)?;
     let mut in_order = first.len();

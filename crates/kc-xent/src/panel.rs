@@ -124,6 +124,22 @@ impl<S: Scalar> Panel<S> {
         S::grad_c(self.isa, g, self.r, keep, &self.by_columns, dc, d);
     }
 
+    /// Moves the rows `keep` of a chunk together, for the gradient of E: tiles of tokens, in each word by word.
+    pub(crate) fn pack_tiles(&self, g: &mut [S], keep: &[u16]) {
+        let (r, rows) = (self.r, S::rows(self.isa));
+        let source = g.to_vec();
+        for first in (0..r).step_by(rows) {
+            let width = rows.min(r - first);
+            let tile = g[first * keep.len()..].chunks_exact_mut(width);
+            for (to, &word) in tile.zip(keep) {
+                let from = &source[usize::from(word) * r + first..][..width];
+                for (to, &x) in to.iter_mut().zip(from) {
+                    *to = x;
+                }
+            }
+        }
+    }
+
     /// (place in the chunk, token) of every target in words `range`.
     pub(crate) fn targets_in(&self, range: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
         let first = self.targets.partition_point(|t| (t.0 as usize) < range.start);

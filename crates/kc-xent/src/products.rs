@@ -18,7 +18,7 @@ use crate::kernel::{CHUNK, Scalar};
 use crate::panel::Panel;
 
 /// Words of a block.
-const BLOCK: usize = 4 * CHUNK;
+const BLOCK: usize = 2 * CHUNK;
 /// Most memory of a panel, a block of its gradients and one of C, in bytes.
 const BYTES: usize = 6 << 20;
 
