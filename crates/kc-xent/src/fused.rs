@@ -3,7 +3,7 @@
 use kc_core::{AlignedBuf, Result};
 
 use crate::backward::{Pass, Seed, Seeding, Terms, XentGrads};
-use crate::config::{Need, Seeds, XentConfig};
+use crate::config::{Seeds, XentConfig};
 use crate::filter::Filtering;
 use crate::forward::{self, Stats, XentForward, word_weight};
 use crate::input::{self, Embedding, Token, XentInput};
@@ -11,8 +11,8 @@ use crate::kernel::{CHUNK, Scalar};
 use crate::panel::Panel;
 use crate::products;
 
-/// Most bytes of kept logits.
-const KEPT_BYTES: usize = 13 << 19;
+/// Most bytes of a small panel: kept logits, two packed copies of its tokens, their gradients.
+const KEPT_BYTES: usize = 7 << 20;
 /// Most tokens of a small panel: its packed copies stay in the second cache.
 const MOST_TOKENS: usize = 96;
 
@@ -27,13 +27,14 @@ const BALANCE: f64 = 2.5;
 /// save one product, but their panels are small, and for each panel C is read (4 bytes) for the logits and again for
 /// `dE`, while `dC` is read and written. Without them panels have `others` tokens.
 fn kept_tokens<T: Embedding>(
+    input: &XentInput<'_, T>,
     config: &XentConfig,
-    vocabulary: usize,
     tokens: usize,
     others: usize,
 ) -> Option<usize> {
     let grain = T::Sum::grain(config.isa);
-    let fits = KEPT_BYTES / size_of::<T::Sum>() / vocabulary / grain * grain;
+    let each = input.vocabulary() + 3 * input.dim();
+    let fits = KEPT_BYTES / size_of::<T::Sum>() / each / grain * grain;
     let kept = fits.min(MOST_TOKENS).min(tokens.next_multiple_of(grain));
     let share = if config.threshold(T::DTYPE).is_some() { USUAL_SHARE } else { 1.0 };
     let cost = |products: f64, tokens: usize| {
@@ -52,7 +53,7 @@ struct Call<'a, 'b, T: Embedding> {
     stats: Vec<Stats>,
     /// Sums of the logits of every word.
     sums: Option<Vec<f64>>,
-    grads: XentGrads<T::Sum>,
+    grads: &'a mut XentGrads<T::Sum>,
 }
 
 impl<T: Embedding> Call<'_, '_, T> {
@@ -76,7 +77,7 @@ impl<T: Embedding> Call<'_, '_, T> {
             panel.load(input, tokens);
             let found = forward::scan(input, config, 0, &panel, Some(&mut logits), self.sums.as_deref_mut())?;
             let terms = self.terms(tokens, &found, panel.r);
-            self.pass.panel(&panel, tokens, &terms, &mut logits, true, &mut self.grads)?;
+            self.pass.panel(&panel, tokens, &terms, &mut logits, true, self.grads)?;
         }
         Ok(())
     }
@@ -95,32 +96,41 @@ impl<T: Embedding> Call<'_, '_, T> {
             }
             let row = self.stats.len();
             let terms = self.terms(tokens, &found, panel.r);
-            products::gradients(&self.pass, &panel, tokens, row, &terms, stored, &mut self.grads)?;
+            products::gradients(&self.pass, &panel, tokens, row, &terms, stored, self.grads)?;
         }
         Ok(())
     }
 }
 
+/// Loss and gradients, into zeros or, with `used`, over what an earlier call left.
 pub(crate) fn run<T: Embedding>(
     input: &XentInput<'_, T>,
     config: &XentConfig,
     seeds: Seeds<'_>,
-    need: Need,
-) -> Result<(XentForward, XentGrads<T::Sum>)> {
+    used: bool,
+    grads: &mut XentGrads<T::Sum>,
+) -> Result<XentForward> {
     let v = input.vocabulary();
     let (tokens, shape) = input::tokens(input, config, 0, v)?;
-    let exact = config.threshold(T::DTYPE).is_none();
-    let grain = T::Sum::grain(config.isa);
-    let others = if exact { products::most_tokens(input, grain, false) } else { config.block.0 };
-    let kept = kept_tokens::<T>(config, v, tokens.len().max(1), others);
-    if kept.is_none() && !exact {
-        let forward = forward::run(input, config)?;
-        let grads = crate::backward::run(input, config, 0, v, &forward, None, seeds, need)?;
-        return Ok((forward, grads));
-    }
     let words = forward::words(&tokens);
     let total_weight = words.iter().map(|&word| word_weight(config, word as usize)).sum();
     let seeding = Seeding::new(config, seeds, tokens.len(), total_weight, shape[0] * shape[1])?;
+    let exact = config.threshold(T::DTYPE).is_none();
+    let grain = T::Sum::grain(config.isa);
+    let others = if exact { products::most_tokens(input, grain, false) } else { config.block.0 };
+    let kept = kept_tokens(input, config, tokens.len().max(1), others);
+    // As many as fit into dC, if those are more than fit elsewhere.
+    let size = if exact && grads.dc.is_some() { products::most_tokens(input, grain, true) } else { 0 };
+    let fit = size.min(tokens.len());
+    let stored = if fit > kept.unwrap_or(0) { fit } else { 0 };
+    if used {
+        grads.clear(stored == 0);
+    }
+    if kept.is_none() && !exact {
+        let forward = forward::run(input, config)?;
+        crate::backward::run(input, config, 0, v, &forward, None, seeds, grads)?;
+        return Ok(forward);
+    }
     let filtering = Filtering { by_word: true, ..Filtering::new::<T>(config, seeding.by_lse()) };
     let mut call = Call {
         pass: Pass { input, config, start: 0, order: None, filtering, chunk: CHUNK.min(v) },
@@ -128,12 +138,8 @@ pub(crate) fn run<T: Embedding>(
         words: &words,
         stats: Vec::with_capacity(tokens.len()),
         sums: forward::wants_average::<T>(config).then(|| vec![0.0; v]),
-        grads: XentGrads::zeros(input, need)?,
+        grads,
     };
-    // As many as fit into dC, if those are more than fit elsewhere.
-    let size = if exact && need.c { products::most_tokens(input, grain, true) } else { 0 };
-    let fit = size.min(tokens.len());
-    let stored = if fit > kept.unwrap_or(0) { fit } else { 0 };
     let (first, rest) = tokens.split_at(stored);
     call.large(first, size.max(1), true)?;
     let mut in_order = first.len();
@@ -147,6 +153,5 @@ pub(crate) fn run<T: Embedding>(
     if let Some(de) = &mut call.grads.de {
         products::spread_rows(de.as_mut_slice(), input.dim(), &tokens[..in_order]);
     }
-    let forward = forward::finish(config, v, shape, &tokens, &words, &call.stats, call.sums)?;
-    Ok((forward, call.grads))
+    forward::finish(config, v, shape, &tokens, &words, &call.stats, call.sums)
 }

@@ -19,8 +19,10 @@ use crate::panel::Panel;
 
 /// Words of a block.
 const BLOCK: usize = 2 * CHUNK;
+/// Columns of C that are packed at a time.
+const COLUMNS: usize = 1024;
 /// Most memory of a panel, a block of its gradients and one of C, in bytes.
-const BYTES: usize = 6 << 20;
+const BYTES: usize = 11 << 19;
 
 /// Most tokens of a panel whose logits are `stored` in `dC`, or computed twice.
 pub(crate) fn most_tokens<T: Embedding>(input: &XentInput<'_, T>, grain: usize, stored: bool) -> usize {
@@ -79,7 +81,10 @@ pub(crate) fn gradients<T: Embedding>(
             };
             let to = TensorViewMut::from_slice([n, d], &mut de.as_mut_slice()[row * d..(row + n) * d])?;
             let old = if words.end == v { zero } else { one };
-            gemm_into_with(isa, one, g.transposed(), c, old, to)?;
+            for (i, to) in to.chunks(1, COLUMNS)?.into_iter().enumerate() {
+                let c = c.slice(1, i * COLUMNS..d.min((i + 1) * COLUMNS))?;
+                gemm_into_with(isa, one, g.transposed(), c, old, to)?;
+            }
         }
         if let Some(dc) = &mut grads.dc {
             let rows = &mut dc.as_mut_slice()[words.start * d..words.end * d];
