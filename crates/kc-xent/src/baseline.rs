@@ -2,7 +2,7 @@
 
 use kc_core::math::Real as _;
 use kc_core::{Float, Result, Tensor, math};
-use kc_gemm::{Operand, gemm_into_with};
+use kc_gemm::gemm_into_with;
 
 use crate::backward::{Seed, Seeding, Terms, XentGrads};
 use crate::config::{Need, Seeds, XentConfig};
@@ -14,16 +14,12 @@ use crate::input::{self, Embedding, XentInput};
 /// # Errors
 /// Those of [`linear_cross_entropy_with_grad`](crate::linear_cross_entropy_with_grad); `TooLarge` if the logits do not
 /// fit.
-pub fn materialized<T>(
+pub fn materialized<T: Embedding>(
     input: &XentInput<'_, T>,
     seeds: Seeds<'_>,
     need: Need,
     config: &XentConfig,
-) -> Result<(XentForward, XentGrads<T::Sum>)>
-where
-    T: Embedding,
-    T::Sum: Operand<Sum = T::Sum>,
-{
+) -> Result<(XentForward, XentGrads<T::Sum>)> {
     let (v, d) = (input.vocabulary(), input.dim());
     let (tokens, shape) = input::tokens(input, config, 0, v)?;
     let words = forward::words(&tokens);
