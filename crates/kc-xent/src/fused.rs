@@ -12,7 +12,9 @@ use crate::panel::Panel;
 use crate::products;
 
 /// Most bytes of a small panel: kept logits, two packed copies of its tokens, their gradients.
-const KEPT_BYTES: usize = 7 << 20;
+const SMALL: usize = 7 << 20;
+/// The same after a large panel, whose memory a process may still hold: what is kept then fits into it.
+const SMALL_AFTER_LARGE: usize = 9 << 19;
 /// Most tokens of a small panel: its packed copies stay in the second cache.
 const MOST_TOKENS: usize = 96;
 
@@ -30,11 +32,12 @@ fn kept_tokens<T: Embedding>(
     input: &XentInput<'_, T>,
     config: &XentConfig,
     tokens: usize,
+    bytes: usize,
     others: usize,
 ) -> Option<usize> {
     let grain = T::Sum::grain(config.isa);
     let each = input.vocabulary() + 3 * input.dim();
-    let fits = KEPT_BYTES / size_of::<T::Sum>() / each / grain * grain;
+    let fits = bytes / size_of::<T::Sum>() / each / grain * grain;
     let kept = fits.min(MOST_TOKENS).min(tokens.next_multiple_of(grain));
     let share = if config.threshold(T::DTYPE).is_some() { USUAL_SHARE } else { 1.0 };
     let cost = |products: f64, tokens: usize| {
@@ -118,11 +121,14 @@ pub(crate) fn run<T: Embedding>(
     let exact = config.threshold(T::DTYPE).is_none();
     let grain = T::Sum::grain(config.isa);
     let others = if exact { products::most_tokens(input, grain, false) } else { config.block.0 };
-    let kept = kept_tokens(input, config, tokens.len().max(1), others);
+    let mut kept = kept_tokens(input, config, tokens.len().max(1), SMALL, others);
     // As many as fit into dC, if those are more than fit elsewhere.
     let size = if exact && grads.dc.is_some() { products::most_tokens(input, grain, true) } else { 0 };
     let fit = size.min(tokens.len());
     let stored = if fit > kept.unwrap_or(0) { fit } else { 0 };
+    if stored > 0 {
+        kept = kept_tokens(input, config, tokens.len() - stored, SMALL_AFTER_LARGE, others);
+    }
     if used {
         grads.clear(stored == 0);
     }

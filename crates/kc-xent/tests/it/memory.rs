@@ -73,6 +73,8 @@ fn large_panels_stay_below_8_mib() {
     // The logits of 1024 tokens stand in dC, those of the others in small panels.
     check::<f32>(1400, 3000, 1024);
     check::<bf16>(1400, 3000, 1024);
+    // Words for which a small panel is as large as it may be.
+    check::<f32>(700, 32768, 512);
     // Wide embeddings: 320 tokens, and some in small panels.
     check::<f32>(450, 3000, 4096);
     // Logits computed twice.
