@@ -258,7 +258,7 @@ fn times(ctx: &mut Ctx) -> anyhow::Result<()> {
 
 /// (b) The filter's own saving.
 fn saving(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let (n, v, d) = ctx.pick((256, 16384, 128), (512, 65536, 256));
+    let (n, v, d) = ctx.pick((256, 16384, 128), (256, 65536, 512));
     ctx.step("what the filter saves");
     let head = Head::zipf(&mut ctx.rng(3), n, v, d)?;
     let input = head.input()?;
