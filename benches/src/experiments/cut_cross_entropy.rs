@@ -128,15 +128,23 @@ fn extra(body: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Option<f64
 
 /// (a) Peak memory.
 fn memory(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let d = ctx.pick(128, 256);
-    let cases: &[(usize, usize)] =
-        ctx.pick(&[(512, 32768)], &[(2048, 32768), (8192, 32768), (4096, 65536), (2048, 131_072)]);
+    let cases: &[(usize, usize, usize)] = ctx.pick(
+        &[(512, 32768, 128)],
+        &[(2048, 32768, 1024), (8192, 32768, 256), (4096, 65536, 256), (2048, 131_072, 256)],
+    );
     let mut table = Table::new(
-        format!("Most memory beyond inputs, MiB, D = {d}"),
-        &["tokens, words", "logits alone", "forward", "both", "of that gradients", "both without gradients"],
+        "Most memory beyond inputs, MiB",
+        &[
+            "tokens, words, D",
+            "logits alone",
+            "forward",
+            "both",
+            "of that gradients",
+            "both without gradients",
+        ],
     );
     let (mut small, mut asked, mut largest) = (0, 0, 0.0f64);
-    for &(n, v) in cases {
+    for &(n, v, d) in cases {
         ctx.step(format!("memory of {n} tokens, {v} words"));
         let head = Head::flat(&mut ctx.rng(1), n, v, d)?;
         let input = head.input()?;
@@ -154,7 +162,7 @@ fn memory(ctx: &mut Ctx) -> anyhow::Result<()> {
         let (Some(once), Some(both)) = (once, both) else { continue };
         let beyond = both - gradients;
         table.row([
-            format!("{n}, {v}").into(),
+            format!("{n}, {v}, {d}").into(),
             mib(n * v).into(),
             once.into(),
             both.into(),
@@ -177,7 +185,7 @@ fn memory(ctx: &mut Ctx) -> anyhow::Result<()> {
         },
         unit: "",
         verdict: if known { Verdict::of_cases(small, asked) } else { Verdict::not_run("Linux's /proc") },
-        setup: format!("f32, D = {d}, forward and both passes, resident memory of the process"),
+        setup: "f32, forward and both passes, resident memory of the process".into(),
     });
     Ok(())
 }
@@ -185,70 +193,72 @@ fn memory(ctx: &mut Ctx) -> anyhow::Result<()> {
 /// (b) Time of both passes.
 fn times(ctx: &mut Ctx) -> anyhow::Result<()> {
     let d = ctx.pick(256, 1024);
-    let cases: &[(usize, usize)] = ctx.pick(&[(256, 16384)], &[(1024, 32768), (512, 131_072)]);
+    // Tokens, words, whether of a trained model.
+    let cases: &[(usize, usize, bool)] = ctx.pick(
+        &[(256, 16384, false), (256, 16384, true)],
+        &[(2048, 32768, false), (1024, 32768, true), (256, 131_072, false)],
+    );
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(2));
-    for &(n, v) in cases {
-        for trained in [false, true] {
-            let kind = if trained { "filtered" } else { "exact" };
-            ctx.step(format!("{kind} passes of {n} tokens, {v} words"));
-            let head = if trained {
-                Head::zipf(&mut ctx.rng(2), n, v, d)?
-            } else {
-                Head::flat(&mut ctx.rng(2), n, v, d)?
-            };
-            let input = head.input()?;
-            let config = if trained { filtered() } else { exact() };
-            let run = |config: &XentConfig| -> anyhow::Result<XentGrads<f32>> {
-                Ok(linear_cross_entropy_with_grad(&input, Seeds::default(), Need::default(), config)?.1)
-            };
-            let want = run(&exact())?.de.context("a gradient")?;
-            let error = relative_error(run(&config)?.de.context("a gradient")?.as_slice(), want.as_slice());
-            let targets = Tensor::from_slice([n], &head.targets)?.into_any();
-            let bias = Tensor::from_slice([v], &head.bias)?.into_any();
-            let (e, c): (AnyTensor, AnyTensor) = (head.e.clone().into_any(), head.c.clone().into_any());
-            let judge = |found: &crate::peers::Arrays| {
-                let de = found.get("de").context("no de")?;
-                Ok(relative_error(de.view::<f32, 2>("de")?.to_vec().as_slice(), want.as_slice()))
-            };
-            let ours = ctx.compare(Comparison {
-                case: format!("{kind}, {n} tokens, {v} words, D = {d}"),
-                threads,
-                ours: &mut || {
-                    black_box(run(&config)).ok();
-                },
-                our_error: Some(error),
-                rivals: Vec::new(),
-                python: Some(PythonSide {
-                    arrays: &[("e", &e), ("c", &c), ("targets", &targets), ("bias", &bias)],
-                    params: json!({"tokens": n, "words": v}),
-                    error: &judge,
-                }),
-                work: (!trained).then_some(Work::Flops(6.0 * (n * v * d) as f64)),
-                note: "gradient of E relative to our exact one; torch has no filter",
-            })?;
-            let ratio = ctx.last_ratio().filter(|_| ctx.peers());
-            let goal = if trained { 1.4 } else { 1.2 };
-            ctx.claim(Claim {
-                statement: format!("both passes, {kind}, take 1/{goal} of the time with stored logits"),
-                paper: "1.55 x (A100, 208.8 to 134.8 ms)".into(),
-                here: ratio.map_or_else(|| format!("{:.3} s, no peer", ours.min).into(), Into::into),
-                unit: "x",
-                verdict: match ratio {
-                    Some(ratio) => Verdict::at_least(ratio, goal, 1.0),
-                    None => Verdict::not_run("torch: --peers"),
-                },
-                setup: format!(
-                    "f32, {n} tokens, {v} words, D = {d}, {threads} threads, against torch's cross_entropy"
-                ),
-            });
-        }
+    for &(n, v, trained) in cases {
+        let kind = if trained { "filtered" } else { "exact" };
+        ctx.step(format!("{kind} passes of {n} tokens, {v} words"));
+        let head = if trained {
+            Head::zipf(&mut ctx.rng(2), n, v, d)?
+        } else {
+            Head::flat(&mut ctx.rng(2), n, v, d)?
+        };
+        let input = head.input()?;
+        let config = if trained { filtered() } else { exact() };
+        let run = |config: &XentConfig| -> anyhow::Result<XentGrads<f32>> {
+            Ok(linear_cross_entropy_with_grad(&input, Seeds::default(), Need::default(), config)?.1)
+        };
+        let want = run(&exact())?.de.context("a gradient")?;
+        let error = relative_error(run(&config)?.de.context("a gradient")?.as_slice(), want.as_slice());
+        let targets = Tensor::from_slice([n], &head.targets)?.into_any();
+        let bias = Tensor::from_slice([v], &head.bias)?.into_any();
+        let (e, c): (AnyTensor, AnyTensor) = (head.e.clone().into_any(), head.c.clone().into_any());
+        let judge = |found: &crate::peers::Arrays| {
+            let de = found.get("de").context("no de")?;
+            Ok(relative_error(de.view::<f32, 2>("de")?.to_vec().as_slice(), want.as_slice()))
+        };
+        let ours = ctx.compare(Comparison {
+            case: format!("{kind}, {n} tokens, {v} words, D = {d}"),
+            threads,
+            ours: &mut || {
+                black_box(run(&config)).ok();
+            },
+            our_error: Some(error),
+            rivals: Vec::new(),
+            python: Some(PythonSide {
+                arrays: &[("e", &e), ("c", &c), ("targets", &targets), ("bias", &bias)],
+                params: json!({"tokens": n, "words": v}),
+                error: &judge,
+            }),
+            work: (!trained).then_some(Work::Flops(6.0 * (n * v * d) as f64)),
+            note: "gradient of E relative to our exact one; torch has no filter",
+        })?;
+        let ratio = ctx.last_ratio().filter(|_| ctx.peers());
+        let goal = if trained { 1.4 } else { 1.2 };
+        ctx.claim(Claim {
+            statement: format!("both passes, {kind}, take 1/{goal} of the time with stored logits"),
+            paper: "1.55 x (A100, 208.8 to 134.8 ms)".into(),
+            here: ratio.map_or_else(|| format!("{:.3} s, no peer", ours.min).into(), Into::into),
+            unit: "x",
+            verdict: match ratio {
+                Some(ratio) => Verdict::at_least(ratio, goal, 1.0),
+                None => Verdict::not_run("torch: --peers"),
+            },
+            setup: format!(
+                "f32, {n} tokens, {v} words, D = {d}, {threads} threads, against torch's cross_entropy"
+            ),
+        });
     }
     Ok(())
 }
 
 /// (b) The filter's own saving.
 fn saving(ctx: &mut Ctx) -> anyhow::Result<()> {
-    let (n, v, d) = ctx.pick((256, 16384, 128), (1024, 65536, 512));
+    let (n, v, d) = ctx.pick((256, 16384, 128), (256, 65536, 512));
     ctx.step("what the filter saves");
     let head = Head::zipf(&mut ctx.rng(3), n, v, d)?;
     let input = head.input()?;

@@ -63,7 +63,12 @@ impl<S: Float> XentGrads<S> {
         })
     }
 
-    pub(crate) fn zeros<T: Embedding<Sum = S>>(input: &XentInput<'_, T>, need: Need) -> Result<Self> {
+    /// Zeros for the gradients that are wanted, of the shapes for `input`: what an `_into` call writes to. A bias that
+    /// `input` does not have gets none.
+    ///
+    /// # Errors
+    /// `TooLarge` if there is no memory.
+    pub fn zeros<T: Embedding<Sum = S>>(input: &XentInput<'_, T>, need: Need) -> Result<Self> {
         let ([b, t], v, d) = (input.tokens(), input.vocabulary(), input.dim());
         Ok(Self {
             de: if need.e { Some(Tensor::zeros([b * t, d])?) } else { None },
@@ -72,6 +77,36 @@ impl<S: Float> XentGrads<S> {
             blocks_kept: 0,
             blocks_total: 0,
         })
+    }
+
+    /// Refuses gradients of other shapes than those for `input`.
+    pub(crate) fn check<T: Embedding<Sum = S>>(&self, input: &XentInput<'_, T>) -> Result<()> {
+        fn same<S: Float, const N: usize>(
+            arg: &'static str,
+            gradient: &Option<Tensor<S, N>>,
+            shape: [usize; N],
+        ) -> Result<()> {
+            match gradient {
+                Some(gradient) if gradient.shape() != shape => {
+                    Err(Error::shape(arg, format!("{shape:?}"), &gradient.shape()))
+                }
+                _ => Ok(()),
+            }
+        }
+        let ([b, t], v, d) = (input.tokens(), input.vocabulary(), input.dim());
+        same("grads.de", &self.de, [b * t, d])?;
+        same("grads.dc", &self.dc, [v, d])?;
+        same("grads.dbias", &self.dbias, [if input.bias.is_some() { v } else { 0 }])
+    }
+
+    /// Forgets what an earlier call left, in `dC` only if that will be added to.
+    pub(crate) fn clear(&mut self, c: bool) {
+        let whole = [self.de.as_mut(), self.dc.as_mut().filter(|_| c)];
+        whole.into_iter().flatten().for_each(|gradient| gradient.as_mut_slice().fill(S::default()));
+        if let Some(dbias) = &mut self.dbias {
+            dbias.as_mut_slice().fill(S::default());
+        }
+        (self.blocks_kept, self.blocks_total) = (0, 0);
     }
 }
 
@@ -222,7 +257,7 @@ struct Task<'a, S> {
 }
 
 /// A chunk of every task, or nothing for each.
-fn pieces<S>(whole: Option<&mut [S]>, size: usize, count: usize) -> Vec<Option<&mut [S]>> {
+pub(crate) fn pieces<S>(whole: Option<&mut [S]>, size: usize, count: usize) -> Vec<Option<&mut [S]>> {
     match whole {
         Some(whole) => whole.chunks_mut(size).map(Some).collect(),
         None => (0..count).map(|_| None).collect(),
@@ -286,7 +321,29 @@ impl<T: Embedding> Pass<'_, '_, T> {
     /// Gradients of the logits of one chunk, in place; `dC` and the bias' gradient.
     fn words(&self, panel: &Panel<T::Sum>, terms: &Terms<T::Sum>, stored: bool, task: Task<'_, T::Sum>) {
         let Task { words, z, dc, dbias, kept } = task;
-        let (r, d, cap) = (panel.r, self.input.dim(), self.config.softcap);
+        self.gradients(panel, terms, stored, words, z, dbias, kept);
+        if kept.computed.is_empty() {
+            return;
+        }
+        if let Some(dc) = dc {
+            let rows = if self.filtering.c { &kept.kept } else { &kept.computed };
+            panel.grad_c(z, rows, dc, self.input.dim());
+        }
+        panel.pack_tiles(z, kept.for_e(self.filtering.e));
+    }
+
+    /// Turns logits of one chunk (computed first, unless they are `stored`) into gradients, where they are `kept`.
+    pub(crate) fn gradients(
+        &self,
+        panel: &Panel<T::Sum>,
+        terms: &Terms<T::Sum>,
+        stored: bool,
+        words: Range<usize>,
+        z: &mut [T::Sum],
+        mut dbias: Option<&mut [T::Sum]>,
+        kept: &mut Kept,
+    ) {
+        let (r, cap) = (panel.r, self.config.softcap);
         let list = Words::of(self.order, words);
         if !stored {
             panel.logits(self.input, &list, cap, z);
@@ -301,16 +358,12 @@ impl<T: Embedding> Pass<'_, '_, T> {
             }
         };
         self.filtering.choose(panel.isa, z, r, terms, &targets, kept);
-        if kept.computed.is_empty() {
-            return;
-        }
         let correction = |&(j, i): &(usize, usize)| {
             let tanh = cap.map_or(0.0, |cap| z[j * r + i].to_f64() / cap);
             (j, i, terms.target[i] * T::Sum::from_f64(1.0 - tanh * tanh))
         };
         let corrections: Vec<(usize, usize, T::Sum)> = targets.iter().map(correction).collect();
         let mut rest = corrections.as_slice();
-        let mut dbias = dbias;
         for &j in &kept.computed {
             let j = usize::from(j);
             let row = &mut z[j * r..(j + 1) * r];
@@ -328,17 +381,6 @@ impl<T: Embedding> Pass<'_, '_, T> {
             }
             if let Some(dbias) = dbias.as_deref_mut() {
                 dbias[j] += sum;
-            }
-        }
-        if let Some(dc) = dc {
-            panel.grad_c(z, if self.filtering.c { &kept.kept } else { &kept.computed }, dc, d);
-        }
-        // The rows for dE move together, so that the words are adjacent in the sum.
-        let for_e = kept.for_e(self.filtering.e);
-        if for_e.len() * r < z.len() {
-            for (to, &from) in for_e.iter().enumerate() {
-                let from = usize::from(from) * r;
-                z.copy_within(from..from + r, to * r);
             }
         }
     }
@@ -390,7 +432,7 @@ impl<T: Embedding> Pass<'_, '_, T> {
                 let mut soon = ahead.chunks(share);
                 for (s, de) in de.chunks_mut(width * r).enumerate() {
                     pack_strip(&rows, s * width, width, packed);
-                    T::Sum::grad_e(panel.isa, g, r, packed, de, soon.next().unwrap_or_default());
+                    T::Sum::grad_e(panel.isa, g, packed, de, soon.next().unwrap_or_default());
                 }
             }
         });
@@ -408,7 +450,7 @@ pub(crate) fn group_len<S>(v: usize, r: usize, chunk: usize) -> usize {
     fits.min(v.next_multiple_of(chunk)) * r
 }
 
-/// Gradients of a shard that starts at word `start`, from log-sum-exps of all places.
+/// Gradients of a shard that starts at word `start`, from log-sum-exps of all places, into zeros.
 pub(crate) fn run<T: Embedding>(
     input: &XentInput<'_, T>,
     config: &XentConfig,
@@ -417,8 +459,8 @@ pub(crate) fn run<T: Embedding>(
     forward: &XentForward,
     order: Option<&VocabOrder>,
     seeds: Seeds<'_>,
-    need: Need,
-) -> Result<XentGrads<T::Sum>> {
+    grads: &mut XentGrads<T::Sum>,
+) -> Result<()> {
     let v = input.vocabulary();
     let (tokens, shape) = input::tokens(input, config, start, vocabulary)?;
     if forward.lse.shape() != shape {
@@ -442,9 +484,8 @@ pub(crate) fn run<T: Embedding>(
         return Err(Error::shape("order", format!("[{v}]"), &[order.len()]));
     }
     let order = order.map(VocabOrder::as_slice);
-    let mut grads = XentGrads::zeros(input, need)?;
     let (size, chunk) = (config.block.0.min(tokens.len().max(1)), config.block.1.min(v));
-    let mut panel = Panel::new(config.isa, size, input.dim(), need.c)?;
+    let mut panel = Panel::new(config.isa, size, input.dim(), grads.dc.is_some())?;
     let mut logits = AlignedBuf::zeroed(group_len::<T::Sum>(v, panel.r, chunk))?;
     let pass = Pass { input, config, start, order, filtering, chunk };
     for group in tokens.chunks(size) {
@@ -453,7 +494,7 @@ pub(crate) fn run<T: Embedding>(
         let seeds: Vec<Seed> = group.iter().zip(&lse).map(|(token, &lse)| seeding.of(token, lse)).collect();
         let words: Vec<u32> = group.iter().map(|token| whole_word(input, config, token)).collect();
         let terms = Terms::new(config, vocabulary, &words, &lse, &seeds, panel.r);
-        pass.panel(&panel, group, &terms, &mut logits, false, &mut grads)?;
+        pass.panel(&panel, group, &terms, &mut logits, false, grads)?;
     }
     if let Some(order) = order {
         if let Some(dc) = &mut grads.dc {
@@ -463,7 +504,7 @@ pub(crate) fn run<T: Embedding>(
             unpermute_rows(dbias.as_mut_slice(), order, 1);
         }
     }
-    Ok(grads)
+    Ok(())
 }
 
 /// The target of a token in the whole vocabulary, whose weight counts also where the target stands in another shard.

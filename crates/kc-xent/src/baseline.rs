@@ -2,7 +2,7 @@
 
 use kc_core::math::Real as _;
 use kc_core::{Float, Result, Tensor, math};
-use kc_gemm::{Operand, gemm_into_with};
+use kc_gemm::gemm_into_with;
 
 use crate::backward::{Seed, Seeding, Terms, XentGrads};
 use crate::config::{Need, Seeds, XentConfig};
@@ -14,16 +14,12 @@ use crate::input::{self, Embedding, XentInput};
 /// # Errors
 /// Those of [`linear_cross_entropy_with_grad`](crate::linear_cross_entropy_with_grad); `TooLarge` if the logits do not
 /// fit.
-pub fn materialized<T>(
+pub fn materialized<T: Embedding>(
     input: &XentInput<'_, T>,
     seeds: Seeds<'_>,
     need: Need,
     config: &XentConfig,
-) -> Result<(XentForward, XentGrads<T::Sum>)>
-where
-    T: Embedding,
-    T::Sum: Operand<Sum = T::Sum>,
-{
+) -> Result<(XentForward, XentGrads<T::Sum>)> {
     let (v, d) = (input.vocabulary(), input.dim());
     let (tokens, shape) = input::tokens(input, config, 0, v)?;
     let words = forward::words(&tokens);
@@ -31,7 +27,7 @@ where
     let (one, zero) = (T::Sum::from_f32(1.0), T::Sum::ZERO);
     let mut e = Tensor::<T::Sum, 2>::zeros([n, d])?;
     for (row, token) in e.as_mut_slice().chunks_mut(d).zip(&tokens) {
-        input.token_into(token.row as usize, row);
+        input.token_into(token.row as usize, 0, row);
     }
     let mut c = Tensor::<T::Sum, 2>::zeros([v, d])?;
     for (j, row) in c.as_mut_slice().chunks_mut(d).enumerate() {

@@ -77,6 +77,10 @@ pub struct XentConfig {
     pub sort_vocab: bool,
     /// Share of the target that is spread over all words, 0 to 1. Above 0 nothing is filtered: every entry matters.
     pub label_smoothing: f64,
+    /// Whether the gradient of E must be summed in f32. It always is, whatever the inputs: this is recorded only.
+    pub accum_e_fp32: bool,
+    /// Whether the gradient of C must be summed in f32. It always is, whatever the inputs: this is recorded only.
+    pub accum_c_fp32: bool,
     /// A weight of at least 0 for each word.
     pub class_weights: Option<Vec<f32>>,
     /// Adds `z_loss * lse^2` of each token (reduced like the loss) to what is differentiated.
@@ -101,6 +105,8 @@ impl Default for XentConfig {
             filter_c: true,
             sort_vocab: true,
             label_smoothing: 0.0,
+            accum_e_fp32: false,
+            accum_c_fp32: false,
             class_weights: None,
             z_loss: 0.0,
             block: (128, 128),
@@ -111,18 +117,20 @@ impl Default for XentConfig {
 }
 
 impl XentConfig {
-    /// The defaults with the filter of a preset.
+    /// The defaults with what a preset sets: filter and sums.
     pub fn preset(preset: Preset) -> Self {
         Self::default().with_preset(preset)
     }
 
-    /// This, with the filter of a preset.
+    /// This, with what a preset sets.
     pub fn with_preset(mut self, preset: Preset) -> Self {
         if preset == Preset::CceExact {
             self.filter = Filter::None;
         }
         self.filter_e = preset != Preset::FullE;
         self.filter_c = preset != Preset::FullC;
+        self.accum_e_fp32 = preset != Preset::Cce;
+        self.accum_c_fp32 = preset != Preset::Cce;
         self
     }
 

@@ -58,7 +58,7 @@ pub(crate) struct Stats {
 
 /// Words of one task: by the size of the vocabulary alone.
 pub(crate) fn span(vocabulary: usize) -> usize {
-    vocabulary.div_ceil(16).next_multiple_of(CHUNK).clamp(CHUNK, 8 * CHUNK)
+    vocabulary.div_ceil(32).next_multiple_of(CHUNK)
 }
 
 /// Tokens of a panel that keeps no logits.

@@ -167,9 +167,9 @@ impl<'a, T: Embedding> XentInput<'a, T> {
         self.c.cols()
     }
 
-    /// Token `index` (of B T) from `start` on, widened.
-    pub(crate) fn token_into(&self, index: usize, to: &mut [T::Sum]) {
-        row_into(self.e.row(index), 0, to);
+    /// Columns from `start` on of token `index` (of B T), widened.
+    pub(crate) fn token_into(&self, index: usize, start: usize, to: &mut [T::Sum]) {
+        row_into(self.e.row(index), start, to);
     }
 }
 

@@ -38,23 +38,26 @@ pub struct RowTerms<'a, S> {
 }
 
 /// f32 or f64: the type of sums.
-pub trait Scalar: math::Real + kc_gemm::Real {
+pub trait Scalar: math::Real + kc_gemm::Operand<Sum = Self> + kc_gemm::Real {
     /// Columns of a packed panel at this level.
     #[doc(hidden)]
     fn width(isa: Isa) -> usize;
     /// Tokens of a panel are a multiple of this.
     #[doc(hidden)]
     fn grain(isa: Isa) -> usize;
+    /// Tokens of a tile of the gradient of E.
+    #[doc(hidden)]
+    fn rows(isa: Isa) -> usize;
     /// `z[j][i] = rows[j] . e[i]` for a panel of `r` tokens packed by `pack_depth`.
     #[doc(hidden)]
     fn logits(isa: Isa, rows: &[&[Self]], e: &[Self], r: usize, z: &mut [Self]);
     /// `dc[j] += g[j] e` for the rows `keep` of a chunk; the panel packed by `pack_columns`, `d` columns.
     #[doc(hidden)]
     fn grad_c(isa: Isa, g: &[Self], r: usize, keep: &[u16], e: &[Self], dc: &mut [Self], d: usize);
-    /// `de[i] += sum_j g[j][i] c[j]` for a strip of `width` columns, `c` packed row by row.
+    /// `de[i] += sum_j g[j][i] c[j]` for a strip of `width` columns, `c` packed row by row, `g` in tiles of `rows` tokens.
     /// `soon` will be read by the next calls.
     #[doc(hidden)]
-    fn grad_e(isa: Isa, g: &[Self], r: usize, c: &[Self], de: &mut [Self], soon: &[&[Self]]);
+    fn grad_e(isa: Isa, g: &[Self], c: &[Self], de: &mut [Self], soon: &[&[Self]]);
     /// Takes the rows of `z` into the running maximum and sum of exponentials of each token.
     #[doc(hidden)]
     fn absorb(isa: Isa, z: &[Self], max: &mut [Self], sum: &mut [f64]);
@@ -76,14 +79,17 @@ impl Scalar for f64 {
     fn grain(_: Isa) -> usize {
         portable::GRAIN
     }
+    fn rows(_: Isa) -> usize {
+        portable::ROWS
+    }
     fn logits(_: Isa, rows: &[&[f64]], e: &[f64], r: usize, z: &mut [f64]) {
         portable::logits(rows, e, r, z);
     }
     fn grad_c(_: Isa, g: &[f64], r: usize, keep: &[u16], e: &[f64], dc: &mut [f64], d: usize) {
         portable::grad_c(g, r, keep, e, dc, d);
     }
-    fn grad_e(_: Isa, g: &[f64], r: usize, c: &[f64], de: &mut [f64], soon: &[&[f64]]) {
-        portable::grad_e(g, r, c, de, soon);
+    fn grad_e(_: Isa, g: &[f64], c: &[f64], de: &mut [f64], soon: &[&[f64]]) {
+        portable::grad_e(g, c, de, soon);
     }
     fn absorb(_: Isa, z: &[f64], max: &mut [f64], sum: &mut [f64]) {
         portable::absorb(z, max, sum);
@@ -117,14 +123,21 @@ impl Scalar for f32 {
     fn grain(isa: Isa) -> usize {
         if isa.level() >= Level::Avx512 { 16 } else { portable::GRAIN }
     }
+    fn rows(isa: Isa) -> usize {
+        match isa.level() {
+            #[cfg(target_arch = "x86_64")]
+            level if level > Level::Portable => x86::rows(isa),
+            _ => portable::ROWS,
+        }
+    }
     fn logits(isa: Isa, rows: &[&[f32]], e: &[f32], r: usize, z: &mut [f32]) {
         by_level!(isa, logits(rows, e, r, z));
     }
     fn grad_c(isa: Isa, g: &[f32], r: usize, keep: &[u16], e: &[f32], dc: &mut [f32], d: usize) {
         by_level!(isa, grad_c(g, r, keep, e, dc, d));
     }
-    fn grad_e(isa: Isa, g: &[f32], r: usize, c: &[f32], de: &mut [f32], soon: &[&[f32]]) {
-        by_level!(isa, grad_e(g, r, c, de, soon));
+    fn grad_e(isa: Isa, g: &[f32], c: &[f32], de: &mut [f32], soon: &[&[f32]]) {
+        by_level!(isa, grad_e(g, c, de, soon));
     }
     fn absorb(isa: Isa, z: &[f32], max: &mut [f32], sum: &mut [f64]) {
         by_level!(isa, absorb(z, max, sum));

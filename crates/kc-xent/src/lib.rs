@@ -18,6 +18,7 @@
 //! | [`linear_cross_entropy`] | loss, log-sum-exps, mean logits: one product |
 //! | [`linear_cross_entropy_backward`] | gradients from log-sum-exps: one product, and two of what is kept |
 //! | [`linear_cross_entropy_with_grad`] | both: one product, and two of what is kept |
+//! | `.._backward_into`, `.._with_grad_into` | the same over the gradients of an earlier call |
 //! | [`shard_forward`], [`shard_merge`], [`shard_backward`], [`partition`] | a vocabulary in shards |
 //! | [`top_k`], [`accuracy`], [`nll_of`], [`perplexity`], [`z_loss`] | what else the tiles give |
 //! | [`VocabOrder`] | words with similar mean logits side by side |
@@ -47,11 +48,14 @@
 //! with the tokens of its panel. A block is tried on its largest `z - lse` first, without exponentials.
 //!
 //! # Cost
-//! A product has `2 n D V` operations, for the `n` tokens that count. [`linear_cross_entropy_with_grad`] keeps the logits of
-//! as many tokens as 6.5 MiB hold and computes them once, as long as that is more than a few; for larger
-//! vocabularies it computes them twice. For every panel of tokens C is read twice and its gradient read and written
-//! once. Memory beyond inputs and gradients: tiles, two copies of a panel of tokens, 16 bytes per word, 8 per target;
-//! never `n V`.
+//! A product has `2 n D V` operations, for the `n` tokens that count. [`linear_cross_entropy_with_grad`] computes logits
+//! once for as many tokens as it has memory to keep theirs. Exact gradients have the memory of `dC`, as long as nothing
+//! has been added to it: up to D tokens (1024 of 1024 dimensions) cost three large products, at 81 of the 91 GFLOP/s that
+//! one core of the reference machine can do. With a filter, or for few tokens, the logits of small panels are kept (48
+//! tokens of 32768 words; 32 after a large panel): C is read twice for those and its gradient read and written once,
+//! which leaves 70 to 75 GFLOP/s. Where that would cost more than a product, logits are computed twice. Memory beyond
+//! inputs and gradients stays below 8 MiB (two threads, panels for more are a few hundred KiB each): tiles, packed
+//! tokens, 16 bytes per word, 8 per target; never `n V`.
 //!
 //! # When not to use it
 //! With a few hundred words, ordinary logits are small and the panel's overhead is not. With label smoothing every entry
@@ -74,6 +78,7 @@ mod input;
 mod kernel;
 mod panel;
 mod portable;
+mod products;
 pub mod reference;
 mod shard;
 mod sort;
@@ -122,13 +127,33 @@ pub fn linear_cross_entropy_backward<T: Embedding>(
     need: Need,
     config: &XentConfig,
 ) -> Result<XentGrads<T::Sum>> {
-    backward::run(input, config, 0, input.vocabulary(), forward, order, seeds, need)
+    let mut grads = XentGrads::zeros(input, need)?;
+    backward::run(input, config, 0, input.vocabulary(), forward, order, seeds, &mut grads)?;
+    Ok(grads)
+}
+
+/// [`linear_cross_entropy_backward`] into memory of an earlier call, or of [`XentGrads::zeros`]: the gradients that are
+/// there are overwritten, no others are computed.
+///
+/// # Errors
+/// Those of [`linear_cross_entropy_backward`]; `Shape` for gradients of another input, or of a bias that is not there.
+pub fn linear_cross_entropy_backward_into<T: Embedding>(
+    forward: &XentForward,
+    input: &XentInput<'_, T>,
+    order: Option<&VocabOrder>,
+    seeds: Seeds<'_>,
+    config: &XentConfig,
+    grads: &mut XentGrads<T::Sum>,
+) -> Result<()> {
+    grads.check(input)?;
+    grads.clear(true);
+    backward::run(input, config, 0, input.vocabulary(), forward, order, seeds, grads)
 }
 
 /// Loss and gradients in one call.
 ///
-/// Blocks are single words with the tokens of a panel, except for vocabularies so large that logits are computed
-/// twice.
+/// Blocks are single words with the tokens of a panel, except with a filter and a vocabulary so large that logits
+/// are computed twice.
 ///
 /// # Errors
 /// Those of [`linear_cross_entropy_backward`].
@@ -138,7 +163,48 @@ pub fn linear_cross_entropy_with_grad<T: Embedding>(
     need: Need,
     config: &XentConfig,
 ) -> Result<(XentForward, XentGrads<T::Sum>)> {
-    fused::run(input, config, seeds, need)
+    let mut grads = XentGrads::zeros(input, need)?;
+    let forward = fused::run(input, config, seeds, false, &mut grads)?;
+    Ok((forward, grads))
+}
+
+/// [`linear_cross_entropy_with_grad`] into memory of an earlier call, or of [`XentGrads::zeros`]: the gradients that are
+/// there are overwritten, no others are computed. A training loop saves the system's zeroing of fresh memory.
+///
+/// ```
+/// use kc_core::TensorView;
+/// use kc_xent::{Need, Seeds, XentConfig, XentGrads, XentInput, linear_cross_entropy_with_grad_into};
+///
+/// let (mut c, e) = ([0.5f32, -0.5], [1.0f32]);
+/// let config = XentConfig::default();
+/// let mut grads = None;
+/// for _ in 0..10 {
+///     let targets = TensorView::from_slice([1], &[0i64])?;
+///     let (e, head) = (TensorView::from_slice([1, 1], &e)?, TensorView::from_slice([2, 1], &c)?);
+///     let input = XentInput::new(e, head, targets)?;
+///     let grads = match &mut grads {
+///         Some(grads) => grads,
+///         none => none.insert(XentGrads::zeros(&input, Need::default())?),
+///     };
+///     linear_cross_entropy_with_grad_into(&input, Seeds::default(), &config, grads)?;
+///     for (weight, g) in c.iter_mut().zip(grads.dc.iter().flat_map(|dc| dc.as_slice())) {
+///         *weight -= g;
+///     }
+/// }
+/// assert!(c[0] > 1.0 && c[1] < -1.0);
+/// # Ok::<(), kc_core::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of [`linear_cross_entropy_with_grad`]; `Shape` for gradients of another input, or of a bias that is not there.
+pub fn linear_cross_entropy_with_grad_into<T: Embedding>(
+    input: &XentInput<'_, T>,
+    seeds: Seeds<'_>,
+    config: &XentConfig,
+    grads: &mut XentGrads<T::Sum>,
+) -> Result<XentForward> {
+    grads.check(input)?;
+    fused::run(input, config, seeds, true, grads)
 }
 
 /// The examples of these pages run with the doc tests.

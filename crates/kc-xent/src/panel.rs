@@ -45,6 +45,12 @@ impl<S: Scalar> Panel<S> {
         })
     }
 
+    /// Gives back the memory of what the logits need.
+    pub(crate) fn without_logits(mut self) -> Result<Self> {
+        self.by_depth = AlignedBuf::zeroed(0)?;
+        Ok(self)
+    }
+
     /// Fills the panel with at most as many tokens as it was made for.
     pub(crate) fn load<T: Embedding<Sum = S>>(&mut self, input: &XentInput<'_, T>, tokens: &[Token]) {
         let (d, width, isa) = (input.dim(), self.width, self.isa);
@@ -57,7 +63,7 @@ impl<S: Scalar> Panel<S> {
             let token = tokens.get(i);
             self.mask.push(if token.is_some() { S::from_f32(1.0) } else { S::ZERO });
             match token {
-                Some(token) => input.token_into(token.row as usize, &mut row),
+                Some(token) => input.token_into(token.row as usize, 0, &mut row),
                 None => row.fill(S::ZERO),
             }
             if let Some(token) = token.filter(|token| token.target != ELSEWHERE) {
@@ -116,6 +122,22 @@ impl<S: Scalar> Panel<S> {
     /// The gradient of C of the rows `keep` of a chunk.
     pub(crate) fn grad_c(&self, g: &[S], keep: &[u16], dc: &mut [S], d: usize) {
         S::grad_c(self.isa, g, self.r, keep, &self.by_columns, dc, d);
+    }
+
+    /// Moves the rows `keep` of a chunk together, for the gradient of E: tiles of tokens, in each word by word.
+    pub(crate) fn pack_tiles(&self, g: &mut [S], keep: &[u16]) {
+        let (r, rows) = (self.r, S::rows(self.isa));
+        let source = g.to_vec();
+        for first in (0..r).step_by(rows) {
+            let width = rows.min(r - first);
+            let tile = g[first * keep.len()..].chunks_exact_mut(width);
+            for (to, &word) in tile.zip(keep) {
+                let from = &source[usize::from(word) * r + first..][..width];
+                for (to, &x) in to.iter_mut().zip(from) {
+                    *to = x;
+                }
+            }
+        }
     }
 
     /// (place in the chunk, token) of every target in words `range`.

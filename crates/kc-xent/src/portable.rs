@@ -10,7 +10,7 @@ pub(crate) const WIDTH: usize = 16;
 /// Tokens of a panel are a multiple of this; also the lanes of a tile.
 pub(crate) const GRAIN: usize = 8;
 /// Rows of a tile.
-const ROWS: usize = 4;
+pub(crate) const ROWS: usize = 4;
 
 /// `sums[m][l] = sum_k a[m][k * step] b[k * width + l]` for up to `ROWS` rows.
 #[inline(always)]
@@ -72,15 +72,16 @@ pub(crate) fn grad_c<T: Real>(g: &[T], r: usize, keep: &[u16], e: &[T], dc: &mut
     }
 }
 
-pub(crate) fn grad_e<T: Real>(g: &[T], r: usize, c: &[T], de: &mut [T], _soon: &[&[T]]) {
-    for i in (0..r).step_by(ROWS) {
+pub(crate) fn grad_e<T: Real>(g: &[T], c: &[T], de: &mut [T], _soon: &[&[T]]) {
+    let words = c.len() / WIDTH;
+    for (g, de) in g.chunks(words * ROWS).zip(de.chunks_mut(ROWS * WIDTH)) {
         let mut parts: [&[T]; ROWS] = [&[]; ROWS];
         for (m, part) in parts.iter_mut().enumerate() {
-            *part = g.get(i + m..).unwrap_or_default();
+            *part = &g[m..];
         }
         for lane in (0..WIDTH).step_by(GRAIN) {
-            let sums = tile(&parts, r, c.get(lane..).unwrap_or_default(), WIDTH);
-            for (de, sums) in de[i * WIDTH..].chunks_mut(WIDTH).zip(&sums) {
+            let sums = tile(&parts, ROWS, &c[lane..], WIDTH);
+            for (de, sums) in de.chunks_mut(WIDTH).zip(&sums) {
                 for (to, &sum) in de[lane..].iter_mut().zip(sums) {
                     *to = *to + sum;
                 }

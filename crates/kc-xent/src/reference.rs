@@ -58,7 +58,7 @@ pub fn linear_cross_entropy<T: Embedding>(
     for token in &tokens {
         let (at, target) = (token.at as usize, token.target as usize);
         let mut wide = vec![T::Sum::default(); d];
-        input.token_into(token.row as usize, &mut wide);
+        input.token_into(token.row as usize, 0, &mut wide);
         let e: Vec<f64> = wide.iter().map(|x| x.to_f64()).collect();
         let mut z = vec![0.0; v];
         for (j, z) in z.iter_mut().enumerate() {

@@ -126,5 +126,7 @@ pub fn shard_backward<T: Embedding>(
 ) -> Result<XentGrads<T::Sum>> {
     check(input, shard.start, vocabulary)?;
     let order = shard.logit_avg.as_deref().map(VocabOrder::by_logits);
-    backward::run(input, config, shard.start, vocabulary, merged, order.as_ref(), seeds, need)
+    let mut grads = XentGrads::zeros(input, need)?;
+    backward::run(input, config, shard.start, vocabulary, merged, order.as_ref(), seeds, &mut grads)?;
+    Ok(grads)
 }

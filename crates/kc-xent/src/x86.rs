@@ -8,6 +8,7 @@
 )]
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use kc_core::math::Real;
 use kc_core::{Isa, Level};
@@ -39,9 +40,7 @@ macro_rules! level {
             /// Columns of a full tile.
             const NR: usize = 2 * LANES;
             /// Rows of a full tile.
-            const MR: usize = $mr;
-            /// Tiles of rows that share a packed panel.
-            const GROUP: usize = 4;
+            pub(super) const MR: usize = $mr;
 
             /// e^x for x up to 88; 0 below -87; NaN for NaN.
             #[inline]
@@ -65,7 +64,8 @@ macro_rules! level {
                 $zero_below($fma(p, power, power), x, $set(EXP_LOW))
             }
 
-            /// `c[m][..] (+)= sum_k a[m][k * step] b[k][..]` for `M` rows and `V` vectors of columns.
+            /// `c[m][..] (+)= sum_k a[m][k * step] b[k][..]` for `M` rows and `V` vectors of columns. What will be written
+            /// next is `ahead` of `c`.
             ///
             /// # Safety
             /// `a[m]` reaches `k` elements `step` apart, `b` holds `k * V * LANES`, `c[m]` has room for `V * LANES`.
@@ -77,12 +77,13 @@ macro_rules! level {
                 step: usize,
                 mut b: *const f32,
                 c: [*mut f32; M],
+                ahead: usize,
                 add: bool,
             ) {
                 let mut sums = [[$zero(); V]; M];
                 for m in 0..M {
-                    // Wanted at the end of the loop. A prefetch touches nothing.
-                    _mm_prefetch::<_MM_HINT_T0>(c[m].wrapping_add(NR).cast());
+                    // Wanted at the end of the loop, or by the next tile. A prefetch touches nothing.
+                    _mm_prefetch::<_MM_HINT_T0>(c[m].wrapping_add(ahead).cast());
                 }
                 let mut at = 0;
                 for _ in 0..k {
@@ -136,42 +137,64 @@ macro_rules! level {
                         c[m] = z.add(m * r + first);
                     }
                     if r - first >= NR {
-                        tile::<M, 2>(k, a, 1, panel, c, start > 0);
+                        tile::<M, 2>(k, a, 1, panel, c, 0, start > 0);
                     } else {
-                        tile::<M, 1>(k, a, 1, panel, c, start > 0);
+                        tile::<M, 1>(k, a, 1, panel, c, 0, start > 0);
+                    }
+                }
+            }
+
+            /// Asks for some cache lines of what stands `ahead` elements after the start of each row.
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn fetch(rows: &[&[f32]], ahead: isize, lines: Range<usize>) {
+                for row in rows {
+                    for line in lines.clone() {
+                        // A prefetch touches nothing, wherever it points.
+                        let at = row.as_ptr().wrapping_offset(ahead).wrapping_add(line * LINE);
+                        _mm_prefetch::<_MM_HINT_T1>(at.cast());
                     }
                 }
             }
 
             #[target_feature(enable = $features)]
             pub(super) fn logits(rows: &[&[f32]], e: &[f32], r: usize, z: &mut [f32]) {
-                let depth = rows.first().map_or(0, |row| row.len());
+                let (n, depth) = (rows.len(), rows.first().map_or(0, |row| row.len()));
                 assert!(rows.iter().all(|row| row.len() == depth), "rows of one length");
-                assert!(r % LANES == 0 && e.len() >= depth * r && z.len() >= rows.len() * r, "whole panels");
-                // A few tiles of rows share a panel while it is in the first cache.
-                for (rows, z) in rows.chunks(GROUP * MR).zip(z.chunks_mut(GROUP * MR * r)) {
-                    for start in (0..depth).step_by(DEPTH) {
-                        let k = DEPTH.min(depth - start);
-                        for first in (0..r).step_by(NR) {
-                            let (mut j, n) = (0, rows.len());
-                            // SAFETY: the panel of these tokens stands at `start * r + first * k`; rows reach `depth`
-                            // and z holds r for each of them, as asserted above.
-                            unsafe {
-                                let panel = e.as_ptr().add(start * r + first * k);
-                                while j + MR <= n {
-                                    let z = z.as_mut_ptr().add(j * r);
-                                    words::<MR>(&rows[j..], [start, k], panel, [first, r], z);
-                                    j += MR;
-                                }
-                                while j + 2 <= n {
-                                    let z = z.as_mut_ptr().add(j * r);
-                                    words::<2>(&rows[j..], [start, k], panel, [first, r], z);
-                                    j += 2;
-                                }
-                                if j < n {
-                                    let z = z.as_mut_ptr().add(j * r);
-                                    words::<1>(&rows[j..], [start, k], panel, [first, r], z);
-                                }
+                assert!(r % LANES == 0 && e.len() >= depth * r && z.len() >= n * r, "whole panels");
+                // The rows of the next call, if they follow at the same distances.
+                let next = match rows {
+                    [a, b, ..] => {
+                        (b.as_ptr() as isize - a.as_ptr() as isize) / size_of::<f32>() as isize * n as isize
+                    }
+                    _ => depth as isize,
+                };
+                for start in (0..depth).step_by(DEPTH) {
+                    let k = DEPTH.min(depth - start);
+                    let ahead = if start + k < depth { (start + k) as isize } else { next };
+                    let lines = k.div_ceil(LINE).div_ceil(r.div_ceil(NR));
+                    // All rows share a packed panel while it is in the first cache.
+                    for (strip, first) in (0..r).step_by(NR).enumerate() {
+                        let mut j = 0;
+                        // SAFETY: the panel of these tokens stands at `start * r + first * k`; rows reach `depth` and z
+                        // holds r for each of them, as asserted above.
+                        unsafe {
+                            let panel = e.as_ptr().add(start * r + first * k);
+                            while j + MR <= n {
+                                // A part of them per strip of tokens: more at once would wait for each other.
+                                fetch(&rows[j..j + MR], ahead, strip * lines..(strip + 1) * lines);
+                                let z = z.as_mut_ptr().add(j * r);
+                                words::<MR>(&rows[j..], [start, k], panel, [first, r], z);
+                                j += MR;
+                            }
+                            while j + 2 <= n {
+                                let z = z.as_mut_ptr().add(j * r);
+                                words::<2>(&rows[j..], [start, k], panel, [first, r], z);
+                                j += 2;
+                            }
+                            if j < n {
+                                let z = z.as_mut_ptr().add(j * r);
+                                words::<1>(&rows[j..], [start, k], panel, [first, r], z);
                             }
                         }
                     }
@@ -208,7 +231,7 @@ macro_rules! level {
                             for m in 0..M {
                                 c[m] = to[m].add(first);
                             }
-                            tile::<M, 2>(r, a, 1, panel, c, true);
+                            tile::<M, 2>(r, a, 1, panel, c, NR, true);
                             continue;
                         }
                         let mut edge = [[0.0f32; NR]; M];
@@ -216,7 +239,7 @@ macro_rules! level {
                         for m in 0..M {
                             c[m] = edge[m].as_mut_ptr();
                         }
-                        tile::<M, 2>(r, a, 1, panel, c, false);
+                        tile::<M, 2>(r, a, 1, panel, c, 0, false);
                         for m in 0..M {
                             for x in 0..d - first {
                                 *to[m].add(first + x) += edge[m][x];
@@ -252,41 +275,40 @@ macro_rules! level {
             /// `M` tokens of a strip of the gradient of E.
             ///
             /// # Safety
-            /// As asserted in `grad_e`; tokens `i..i + M` exist.
+            /// `g` holds them `step` apart for `k` words, `c` a packed strip of these, `de` the `M` rows of the strip.
             #[inline]
             #[target_feature(enable = $features)]
             unsafe fn e_rows<const M: usize>(
                 k: usize,
                 g: *const f32,
-                r: usize,
+                step: usize,
                 c: *const f32,
                 de: *mut f32,
-                i: usize,
             ) {
                 let mut a = [std::ptr::null(); M];
                 let mut to = [std::ptr::null_mut(); M];
-                // SAFETY: columns i + m of g and rows i + m of de exist, by the contract.
+                // SAFETY: by the contract.
                 unsafe {
                     for m in 0..M {
-                        a[m] = g.add(i + m);
-                        to[m] = de.add((i + m) * NR);
+                        a[m] = g.add(m);
+                        to[m] = de.add(m * NR);
                     }
-                    tile::<M, 2>(k, a, r, c, to, true);
+                    tile::<M, 2>(k, a, step, c, to, 0, true);
                 }
             }
 
             #[target_feature(enable = $features)]
-            pub(super) fn grad_e(g: &[f32], r: usize, c: &[f32], de: &mut [f32], soon: &[&[f32]]) {
-                let k = c.len() / NR;
+            pub(super) fn grad_e(g: &[f32], c: &[f32], de: &mut [f32], soon: &[&[f32]]) {
+                let (k, r) = (c.len() / NR, de.len() / NR);
                 // A few lines per tile: more at once would wait for each other.
                 let lines = |piece: &&[f32]| piece.len().div_ceil(LINE);
                 let share = soon.iter().map(lines).sum::<usize>().div_ceil(r.div_ceil(MR).max(1));
                 let mut pieces = soon.iter();
                 let mut piece: &[f32] = &[];
-                assert!(r % 2 == 0 && g.len() >= k * r && de.len() >= r * NR, "whole panels");
+                assert!(r % 2 == 0 && g.len() >= k * r, "whole panels");
                 let (g, c, de) = (g.as_ptr(), c.as_ptr(), de.as_mut_ptr());
-                let mut i = 0;
-                // SAFETY: the lengths are asserted above.
+                let (mut i, last) = (0, r % MR);
+                // SAFETY: the lengths are asserted above; the last tile has as many tokens as remain.
                 unsafe {
                     while i + MR <= r {
                         for _ in 0..share {
@@ -296,12 +318,11 @@ macro_rules! level {
                             _mm_prefetch::<_MM_HINT_T1>(piece.as_ptr().cast());
                             piece = piece.get(LINE..).unwrap_or_default();
                         }
-                        e_rows::<MR>(k, g, r, c, de, i);
+                        e_rows::<MR>(k, g.add(i * k), MR, c, de.add(i * NR));
                         i += MR;
                     }
-                    while i + 2 <= r {
-                        e_rows::<2>(k, g, r, c, de, i);
-                        i += 2;
+                    for within in (0..last).step_by(2) {
+                        e_rows::<2>(k, g.add(i * k + within), last, c, de.add((i + within) * NR));
                     }
                 }
             }
@@ -451,6 +472,11 @@ level!(
     _mm512_set1_epi32, _mm512_add_epi32, _mm512_slli_epi32, zero_below_avx512, any_reaches_avx512
 );
 
+/// Tokens of a tile of the gradient of E.
+pub(crate) fn rows(isa: Isa) -> usize {
+    if isa.level() >= Level::Avx512 { avx512::MR } else { avx2::MR }
+}
+
 /// For each kernel the safe entry that picks by the level of the `Isa`.
 macro_rules! entries {
     ($($name:ident ( $($arg:ident : $ty:ty),* ) $(-> $ret:ty)?;)*) => {$(
@@ -470,7 +496,7 @@ macro_rules! entries {
 entries! {
     logits(rows: &[&[f32]], e: &[f32], r: usize, z: &mut [f32]);
     grad_c(g: &[f32], r: usize, keep: &[u16], e: &[f32], dc: &mut [f32], d: usize);
-    grad_e(g: &[f32], r: usize, c: &[f32], de: &mut [f32], soon: &[&[f32]]);
+    grad_e(g: &[f32], c: &[f32], de: &mut [f32], soon: &[&[f32]]);
     absorb(z: &[f32], max: &mut [f32], sum: &mut [f64]);
     masked_sum(row: &[f32], mask: &[f32]) -> f32;
     reaches(row: &[f32], hi: &[f32], limit: f32) -> bool;

@@ -161,7 +161,7 @@ enum PresetArg {
     /// Both gradients filtered
     Cce,
     /// Nothing filtered
-    #[value(alias = "cce_kahan_full", alias = "cce_kahan_full_c_full_e")]
+    #[value(alias = "cce_exact", alias = "cce_kahan_full", alias = "cce_kahan_full_c_full_e")]
     CceExact,
     /// Only the gradient of E filtered: for pretraining
     #[value(alias = "cce_kahan_full_c")]
@@ -170,6 +170,7 @@ enum PresetArg {
     #[value(alias = "cce_kahan_full_e")]
     FullE,
     /// All logits stored, for comparison
+    #[value(alias = "torch_compile")]
     Baseline,
 }
 
@@ -223,7 +224,7 @@ fn config(head: &Head, aims: &Aims) -> XentConfig {
 struct Files {
     e: AnyTensor,
     c: AnyTensor,
-    bias: Option<Vec<f32>>,
+    bias: Option<Vec<f64>>,
     targets: Vec<i64>,
     /// Sequences, tokens of each, dimensions.
     shape: [usize; 3],
@@ -254,7 +255,8 @@ impl Files {
                 integers(&targets)?
             }
         };
-        let bias = head.bias.as_ref().map(|bias| input::f32_vector("--bias", bias)).transpose()?;
+        let bias =
+            head.bias.as_ref().map(|bias| numbers("--bias", &input::any("--bias", bias)?)).transpose()?;
         Ok(Self { e, c, bias, targets, shape })
     }
 
@@ -281,7 +283,7 @@ impl Files {
             TensorView::from_slice([b, t], &self.targets)?,
         )?;
         let bias: Option<Vec<T::Sum>> =
-            self.bias.as_ref().map(|bias| bias.iter().map(|&b| T::Sum::from_f32(b)).collect());
+            self.bias.as_ref().map(|bias| bias.iter().map(|&b| T::Sum::from_f64(b)).collect());
         match &bias {
             Some(bias) => body(&input.bias(bias)?),
             None => body(&input),
@@ -307,6 +309,14 @@ fn values<T: Element>(tensor: &AnyTensor) -> Result<Cow<'_, [T]>> {
     })
 }
 
+/// A vector with all of its precision.
+fn numbers(name: &'static str, tensor: &AnyTensor) -> Result<Vec<f64>> {
+    if !tensor.dtype().is_float() {
+        return Err(Error::dtype(name, "float16, bfloat16, float32 or float64", tensor.dtype()).into());
+    }
+    Ok(tensor.to_f64::<1>(name)?.into_vec())
+}
+
 fn integers(tensor: &AnyTensor) -> Result<Vec<i64>> {
     macro_rules! widen {
         ($t:ty) => {
@@ -327,7 +337,7 @@ fn integers(tensor: &AnyTensor) -> Result<Vec<i64>> {
 
 /// What is done once the type is known.
 trait Job {
-    fn run<T: Embedding<Sum: kc_gemm::Operand<Sum = T::Sum>>>(self) -> Result<Answer>;
+    fn run<T: Embedding>(self) -> Result<Answer>;
 }
 
 struct Largest<'a> {
@@ -338,7 +348,7 @@ struct Largest<'a> {
 }
 
 impl Job for Largest<'_> {
-    fn run<T: Embedding<Sum: kc_gemm::Operand<Sum = T::Sum>>>(self) -> Result<Answer> {
+    fn run<T: Embedding>(self) -> Result<Answer> {
         let config = XentConfig { softcap: self.softcap, ..XentConfig::default() };
         let (words, _) = self.files.with::<T, _>(|input| Ok(top_k(input, self.k, &config)?))?;
         let mut shape = self.files.places(0);
@@ -356,7 +366,7 @@ struct Surprise<'a> {
 }
 
 impl Job for Surprise<'_> {
-    fn run<T: Embedding<Sum: kc_gemm::Operand<Sum = T::Sum>>>(self) -> Result<Answer> {
+    fn run<T: Embedding>(self) -> Result<Answer> {
         let (found, tokens) = self.files.with::<T, _>(|input| Ok(perplexity(input, &self.config)?))?;
         let mut answer = Answer::new();
         answer.set("perplexity", found).set("n_valid", tokens);
@@ -399,7 +409,7 @@ impl Solve<'_> {
 }
 
 impl Job for Solve<'_> {
-    fn run<T: Embedding<Sum: kc_gemm::Operand<Sum = T::Sum>>>(self) -> Result<Answer> {
+    fn run<T: Embedding>(self) -> Result<Answer> {
         let (args, files) = (self.args, self.files);
         let config = self.config()?;
         let places = files.places(args.aims.shift.min(files.shape[1]));

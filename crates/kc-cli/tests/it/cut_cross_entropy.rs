@@ -157,6 +157,48 @@ fn half_precision_in_and_out() {
 }
 
 #[test]
+fn double_precision_is_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    // A bias that is not a number of f32, and nothing else.
+    let bias = 1.0 + 1e-9;
+    let file = |name: &str, shape: &[usize], values: &[f64]| {
+        let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let tensor = AnyTensor::new(kc_core::DType::F64, shape.to_vec(), Bytes::from_owner(bytes));
+        kc_io::write(dir.join(name), &tensor.expect("a tensor")).expect("written");
+    };
+    file("e.npy", &[2, 1], &[0.0, 0.0]);
+    file("c.npy", &[2, 1], &[1.0, 1.0]);
+    file("b.npy", &[2], &[bias, 0.0]);
+    let targets = Tensor::<i64, 1>::from_slice([2], &[0, 0]).expect("targets");
+    kc_io::write(dir.join("t.npy"), &targets.into_any()).expect("written");
+    let base = ["xent", "loss", "--e", "e.npy", "--c", "c.npy", "--targets", "t.npy", "--bias", "b.npy"];
+    let outs = ["--out-dbias", "db.npy", "--grad-dtype", "f64", "--report", "r.json"];
+    let report = kc_json(dir, &[&base[..], &outs].concat(), "r.json");
+    let want = (-bias).exp().ln_1p();
+    assert!((report["loss"].as_f64().expect("a loss") - want).abs() < 1e-14);
+    let (_, dbias) = numbers(dir.join("db.npy"));
+    assert!((dbias[1] - 1.0 / (1.0 + bias.exp())).abs() < 1e-14);
+}
+
+#[test]
+fn presets_have_the_names_of_the_reference_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    let eps = golden_json("cut_cross_entropy/filter/case.json")["filter_eps"].to_string();
+    let outputs = |preset: &str| {
+        run(dir, "filter", &["--preset", preset, "--filter-eps", &eps]);
+        ["de.npy", "dc.npy"].map(|file| std::fs::read(dir.join(file)).expect("a file"))
+    };
+    for (ours, theirs) in [("full-c", "cce_kahan_full_c"), ("full-e", "cce_kahan_full_e")] {
+        assert!(outputs(ours) == outputs(theirs));
+    }
+    for name in ["cce_exact", "cce_kahan_full", "cce_kahan_full_c_full_e", "baseline", "torch_compile"] {
+        assert_eq!(run(dir, "filter", &["--preset", name])["filter_eps"], Value::Null, "{name}");
+    }
+}
+
+#[test]
 fn largest_logits_and_perplexity() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path();

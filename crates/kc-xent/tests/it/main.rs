@@ -11,6 +11,7 @@ mod extras;
 mod gradient;
 mod levels;
 mod memory;
+mod properties;
 mod support;
 mod training;
 mod traps;

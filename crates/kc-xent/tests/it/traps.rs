@@ -81,6 +81,23 @@ fn sorting_changes_blocks_and_not_exact_gradients() {
 }
 
 #[test]
+fn the_filter_saves_a_quarter_of_the_products() {
+    let case = zipf(512, 65536, 64, 7);
+    let config = XentConfig { filter: Filter::Value(2f64.powi(-12)), ..XentConfig::default() };
+    let (_, fused) =
+        linear_cross_entropy_with_grad(&case.input(), Seeds::default(), Need::default(), &config)
+            .expect("both");
+    for found in [grads(&case.input(), &config), fused] {
+        // One product for the logits, two for what is kept, against three.
+        let share = found.blocks_kept as f64 / found.blocks_total as f64;
+        assert!((1.0 + 2.0 * share) / 3.0 < 0.75, "{share}");
+    }
+    let exact = XentConfig { filter: Filter::None, ..config };
+    let found = grads(&case.input(), &exact);
+    assert_eq!((found.blocks_kept, found.blocks_total), (4 * 512, 4 * 512));
+}
+
+#[test]
 fn an_order_serves_again() {
     let case = zipf(256, 3000, 64, 3);
     let config = XentConfig { filter: Filter::Value(1e-3), ..XentConfig::default() };
