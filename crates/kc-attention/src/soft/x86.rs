@@ -144,20 +144,24 @@ macro_rules! tiles {
             let mut sums = [[$zero(); V]; R];
             // SAFETY: `fits` has proven every element of these rows and columns, and a depth of 0 reads nothing.
             unsafe {
-                let mut a = p.a.as_ptr().wrapping_add(row * p.row_step);
-                let mut b = p.b.as_ptr().wrapping_add(column);
+                // A pointer for each row: one that wandered from row to row would be a chain as long as the sums'.
+                let mut rows = [p.a.as_ptr(); R];
+                for r in 0..R {
+                    rows[r] = p.a.as_ptr().wrapping_add((row + r) * p.row_step);
+                }
+                let (mut at, mut b) = (0, p.b.as_ptr().wrapping_add(column));
                 for _ in 0..p.depth {
                     let mut line: [$vector; V] = [$zero(); V];
                     for v in 0..V {
                         line[v] = $load(b.add(v * VECTOR));
                     }
                     for r in 0..R {
-                        let x = $set(*a.add(r * p.row_step));
+                        let x = $set(*rows[r].add(at));
                         for v in 0..V {
                             sums[r][v] = $fma(x, line[v], sums[r][v]);
                         }
                     }
-                    a = a.wrapping_add(p.depth_step);
+                    at += p.depth_step;
                     b = b.wrapping_add(p.b_step);
                 }
                 for r in 0..R {
