@@ -8,7 +8,7 @@ use kc_core::math::Real;
 use kc_core::math::portable::Fused;
 use kc_core::{Isa, Level};
 
-use super::portable::{self, Product};
+use super::portable::{self, LANES, Product};
 
 /// For each body, a function per instruction set and the safe entry that picks by the level of the `Isa`.
 macro_rules! levels {
@@ -41,6 +41,8 @@ levels! {
     gaussian(k: &mut [T], row_bias: &[T], column_bias: &[T]);
     gate(k: &[T], dk: &mut [T], row_sums: &mut [T], column_sums: &mut [T]);
     pull(products: &mut [T], sums: &[T], rows: &[T], width: usize);
+    apart(point: &[T], rows: &[T], out: &mut [T]);
+    largest(x: &[T], most: &mut [T; LANES]);
     slide(x: &[T], taps: &[T], step: usize, out: &mut [T]);
 }
 
