@@ -11,7 +11,8 @@
 //! | Item | What it does |
 //! |---|---|
 //! | [`soft_attention`], [`soft_attention_into`], [`SoftConfig`] | `X` of `q`, `v` `[B, h, N, d]` on a [`Grid`] of tokens |
-//! | [`soft_attention_backward`] | gradients by `q`, `v`, the landmarks' convolution and normalisation, the local kernels |
+//! | [`soft_attention_backward`], [`soft_attention_backward_into`] | gradients by `q`, `v`, the landmarks' convolution and normalisation, the local kernels |
+//! | [`SoftWorkspace`] | memory that one call leaves to the next |
 //! | [`Landmark`] | convolution (the paper's), mean, maximum, tokens by chance, or given ones |
 //! | [`Inverse`], [`newton_inverse()`] | 20 steps of Newton's iteration (the paper's), its backtracking form, exact, pseudo-inverse |
 //! | [`gaussian_kernel`], [`gaussian_kernel_backward`], [`soft_exact`] | the kernel, its gradient, and attention through all of it: `O(N^2)` |

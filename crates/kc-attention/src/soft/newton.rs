@@ -17,7 +17,8 @@ pub enum Inverse {
         ridge: f64,
     },
     /// The normalised variant's: no ridge, `alpha = 2 / (largest row sum)^2`, halved up to 10 times until the largest column sum of
-    /// `|I - P V|` is at most 1.01. Each batch entry and head has an `alpha` of its own.
+    /// `|I - P V|` is at most 1.01. Each batch entry and head has an `alpha` of its own. Where all row sums are equal, as with
+    /// one landmark or two, this start loses the direction of equal entries: the report has a residual of 1 or 1/2.
     NewtonBacktrack {
         /// Steps.
         iters: usize,
