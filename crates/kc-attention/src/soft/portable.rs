@@ -257,6 +257,7 @@ pub(super) fn apart<T: Real, A: Arith>(point: &[T], rows: &[T], out: &mut [T]) {
 }
 
 /// The largest size in every lane of `x`, not below `most`; NaN if there is one.
+#[expect(clippy::extra_unused_type_parameters, reason = "levels name an arithmetic for every body")]
 #[inline(always)]
 pub(super) fn largest<T: Real, A: Arith>(x: &[T], most: &mut [T; LANES]) {
     for x in x.as_chunks::<LANES>().0 {

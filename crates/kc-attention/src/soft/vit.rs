@@ -5,7 +5,9 @@ use kc_core::{AnyTensor, Error, Result, Tensor, TensorView, TensorViewMut};
 use kc_gemm::gemm_into;
 
 use super::layer::Linear;
-use super::{BlockWeights, Grid, Inverse, SoftAttention, SoftBlock, SoftWeights, SoftWorkspace, check_finite};
+use super::{
+    BlockWeights, Grid, Inverse, SoftAttention, SoftBlock, SoftWeights, SoftWorkspace, check_finite,
+};
 use crate::{AttentionConfig, Layout, Mask, attention};
 
 /// The epsilon of batch normalisation.

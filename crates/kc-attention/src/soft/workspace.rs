@@ -37,7 +37,8 @@ impl<T: Scalar> SoftWorkspace<T> {
     /// A block of `len` elements of any values: a free one, or a new one.
     pub(super) fn take(from: Option<&Self>, len: usize) -> Result<Block<T>> {
         let found = from.and_then(|workspace| {
-            workspace.with(|free| free.iter().position(|block| block.len() == len).map(|at| free.swap_remove(at)))
+            workspace
+                .with(|free| free.iter().position(|block| block.len() == len).map(|at| free.swap_remove(at)))
         });
         let data = found.map_or_else(|| AlignedBuf::zeroed(len), Ok)?;
         Ok(Block { data: Some(data), home: from.cloned() })

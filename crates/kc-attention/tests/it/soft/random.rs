@@ -38,7 +38,21 @@ fn cases() -> impl Strategy<Value = Case> {
         let sides = if sequence { [1, h * w] } else { [h, w] };
         let most = if sequence { h * w } else { h.min(w) };
         let ratio = 1 + (part * most as f64) as usize;
-        Case { batch, heads, sides, sequence, ratio, channels, landmark, given, masked, norm, reach, strided, seed }
+        Case {
+            batch,
+            heads,
+            sides,
+            sequence,
+            ratio,
+            channels,
+            landmark,
+            given,
+            masked,
+            norm,
+            reach,
+            strided,
+            seed,
+        }
     })
 }
 
@@ -47,7 +61,8 @@ impl Case {
         let ([h, w], d, seed) = (self.sides, self.channels, 10 * self.seed);
         let (n, rows) = (h * w, if self.sequence { 1 } else { self.ratio });
         let arrays = [0, 1, 2].map(|i| {
-            let shape = if self.strided { [self.batch, n, self.heads, d] } else { [self.batch, self.heads, n, d] };
+            let shape =
+                if self.strided { [self.batch, n, self.heads, d] } else { [self.batch, self.heads, n, d] };
             tensor(shape, seed + i)
         });
         let inputs = [0, 1, 2].map(|i| {

@@ -88,7 +88,9 @@ fn memory_is_linear_in_tokens_forward_and_backward() {
         let config = SoftConfig::new(Grid::Image { h: side, w: side }, side / 7);
         let mut x = Tensor::zeros(shape).unwrap();
         let (_, forward) = alloc::measure(|| {
-            soft_attention_into(q.view(), v.view(), &Landmark::AvgPool, &config, x.view_mut()).map(|_| ()).unwrap();
+            soft_attention_into(q.view(), v.view(), &Landmark::AvgPool, &config, x.view_mut())
+                .map(|_| ())
+                .unwrap();
         });
         let (_, cache) = soft_attention(q.view(), v.view(), &Landmark::AvgPool, &config).unwrap();
         let mut grads = SoftGrads::zeros(&cache).unwrap();
@@ -100,5 +102,8 @@ fn memory_is_linear_in_tokens_forward_and_backward() {
     let ((small, small_back), (large, large_back)) = (beyond(140), beyond(280));
     // Four times the tokens: no more than partial sums, of which there are at most 16 for each head.
     assert!(large < small + (64 << 10) && large < 1 << 20, "{small} and {large} bytes");
-    assert!(large_back < small_back + (64 << 10) && large_back < 1 << 20, "{small_back} and {large_back} bytes");
+    assert!(
+        large_back < small_back + (64 << 10) && large_back < 1 << 20,
+        "{small_back} and {large_back} bytes"
+    );
 }
