@@ -4,7 +4,8 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kc_attention::soft::{
-    Grid, Landmark, SoftConfig, soft_attention, soft_attention_backward, soft_attention_into,
+    Grid, Landmark, SoftConfig, SoftGrads, SoftWorkspace, soft_attention, soft_attention_backward_into,
+    soft_attention_into,
 };
 use kc_core::{Isa, KcRng, Tensor};
 
@@ -18,7 +19,12 @@ fn passes(c: &mut Criterion) {
         let Ok(mut out) = Tensor::zeros(shape) else { continue };
         let flops = 8 * heads * side * side * 49 * 32;
         for isa in Isa::available() {
-            let config = SoftConfig { isa, ..SoftConfig::new(Grid::Image { h: side, w: side }, side / 7) };
+            let workspace = SoftWorkspace::default();
+            let config = SoftConfig {
+                isa,
+                workspace: Some(&workspace),
+                ..SoftConfig::new(Grid::Image { h: side, w: side }, side / 7)
+            };
             group.throughput(Throughput::Elements(flops as u64));
             group.bench_function(BenchmarkId::new(format!("forward/{side}x{side}"), isa), |b| {
                 b.iter(|| {
@@ -27,11 +33,16 @@ fn passes(c: &mut Criterion) {
                     black_box(found).map(|_| ())
                 });
             });
+            let made = soft_attention(q.view(), q.view(), &Landmark::AvgPool, &config);
+            let Ok(mut grads) = made.and_then(|(_, cache)| SoftGrads::zeros(&cache)) else { continue };
             group.throughput(Throughput::Elements(3 * flops as u64));
             group.bench_function(BenchmarkId::new(format!("both/{side}x{side}"), isa), |b| {
                 b.iter(|| {
-                    let found = soft_attention(q.view(), q.view(), &Landmark::AvgPool, &config);
-                    black_box(found.and_then(|(_, cache)| soft_attention_backward(&cache, q.view())))
+                    let cache =
+                        soft_attention_into(q.view(), q.view(), &Landmark::AvgPool, &config, out.view_mut());
+                    let done =
+                        cache.and_then(|cache| soft_attention_backward_into(&cache, q.view(), &mut grads));
+                    black_box(done)
                 });
             });
         }

@@ -8,8 +8,8 @@ use std::hint::black_box;
 use anyhow::Context as _;
 use kc_attention::compare;
 use kc_attention::soft::{
-    Grid, Inverse, Landmark, SoftConfig, newton_inverse, soft_attention, soft_attention_backward,
-    soft_attention_into, soft_exact,
+    Grid, Inverse, Landmark, SoftConfig, SoftGrads, SoftWorkspace, newton_inverse, soft_attention,
+    soft_attention_backward, soft_attention_backward_into, soft_attention_into, soft_exact,
 };
 use kc_core::{AnyTensor, Tensor};
 use kc_gemm::gemm;
@@ -120,12 +120,15 @@ fn one_size(ctx: &mut Ctx, threads: usize, heads: usize, side: usize) -> anyhow:
     };
     let flops = 8.0 * (heads * tokens * 49 * CHANNELS) as f64;
     let note = "sum |difference| over sum |ours|, for the same algorithm";
-    let mut out = Tensor::zeros(shape)?;
+    // As in a loop: memory comes from the call before, on both sides.
+    let workspace = SoftWorkspace::default();
+    let looped = SoftConfig { workspace: Some(&workspace), ..config };
+    let (mut out, mut room) = (Tensor::zeros(shape)?, SoftGrads::zeros(&cache)?);
     let forward = ctx.compare(Comparison {
         case: format!("forward, N = {tokens}, h = {heads}, m = 49"),
         threads,
         ours: &mut || {
-            black_box(soft_attention_into(q.view(), v.view(), &landmark, &config, out.view_mut())).ok();
+            black_box(soft_attention_into(q.view(), v.view(), &landmark, &looped, out.view_mut())).ok();
         },
         our_error: Some(0.0),
         rivals: Vec::new(),
@@ -141,8 +144,8 @@ fn one_size(ctx: &mut Ctx, threads: usize, heads: usize, side: usize) -> anyhow:
         case: format!("forward and backward, N = {tokens}, h = {heads}, m = 49"),
         threads,
         ours: &mut || {
-            if let Ok((_, cache)) = soft_attention(q.view(), v.view(), &landmark, &config) {
-                black_box(soft_attention_backward(&cache, dx.view())).ok();
+            if let Ok(cache) = soft_attention_into(q.view(), v.view(), &landmark, &looped, out.view_mut()) {
+                black_box(soft_attention_backward_into(&cache, dx.view(), &mut room)).ok();
             }
         },
         our_error: Some(0.0),

@@ -1,11 +1,12 @@
 //! The convolution that makes landmarks. Its kernel is as large as its stride, so a row of the grid holds, for all patches of a
 //! row of patches, the inputs of one row of the kernel: a product with the tokens where they are.
 
-use kc_core::{Isa, Result, Tensor, TensorView, TensorViewMut, par};
+use kc_core::{Isa, Result, TensorView, TensorViewMut, par};
 
-use super::Scalar;
 use super::landmark::{add_row, read_row};
 use super::portable::{LANES, Product};
+use super::workspace::Block;
+use super::{Scalar, SoftWorkspace};
 
 /// Inputs of a patch that are worked on for all patches before the next: their weights stay in the first-level cache.
 const CHUNK: usize = 128;
@@ -44,40 +45,37 @@ impl Conv {
     }
 
     /// Weights `[d, d, rows, columns]` as [`forward`](Self::forward) wants them: `[rows columns d, depth]`, a column per output.
-    pub(super) fn by_input<T: Scalar>(&self, w: &[T]) -> Vec<T> {
+    /// The padding is not read.
+    pub(super) fn by_input<T: Scalar>(&self, w: &[T], from: Option<&SoftWorkspace<T>>) -> Result<Block<T>> {
         let (d, depth, taps) = (self.channels, self.depth(), self.patch[0] * self.patch[1]);
-        let mut out = vec![T::ZERO; taps * d * depth];
+        let mut out = SoftWorkspace::take(from, taps * d * depth)?;
         for input in 0..d {
             transpose(&w[input * taps..], d * taps, [d, taps], &mut out[input * depth..], d * depth);
         }
-        out
+        Ok(out)
     }
 
     /// Weights as [`backward`](Self::backward) wants them: `[d, step]`, a row per output.
-    pub(super) fn by_output<T: Scalar>(&self, w: &[T]) -> Vec<T> {
+    pub(super) fn by_output<T: Scalar>(&self, w: &[T], from: Option<&SoftWorkspace<T>>) -> Result<Block<T>> {
         let (d, taps) = (self.channels, self.patch[0] * self.patch[1]);
-        let mut out = self.no_gradient();
+        let mut out = self.gradient_room(from)?;
         for (to, w) in out.chunks_exact_mut(self.step()).zip(w.chunks_exact(d * taps)) {
             transpose(w, taps, [d, taps], to, d);
         }
-        out
+        Ok(out)
     }
 
-    /// A gradient of zeros, as [`by_output`](Self::by_output) has the weights.
-    pub(super) fn no_gradient<T: Scalar>(&self) -> Vec<T> {
-        vec![T::ZERO; self.channels * self.step()]
+    /// Room for a gradient, as [`by_output`](Self::by_output) has the weights.
+    pub(super) fn gradient_room<T: Scalar>(&self, from: Option<&SoftWorkspace<T>>) -> Result<Block<T>> {
+        SoftWorkspace::take(from, self.channels * self.step())
     }
 
     /// A gradient as `[d, d, rows, columns]`.
-    pub(super) fn unfold<T: Scalar>(&self, gradient: &[T]) -> Result<Tensor<T, 4>> {
-        let (d, [rows, columns]) = (self.channels, self.patch);
-        let taps = rows * columns;
-        let mut out = Tensor::zeros([d, d, rows, columns])?;
-        let to = out.as_mut_slice().chunks_exact_mut(d * taps);
-        for (to, from) in to.zip(gradient.chunks_exact(self.step())) {
+    pub(super) fn unfold<T: Scalar>(&self, gradient: &[T], out: &mut [T]) {
+        let (d, taps) = (self.channels, self.patch[0] * self.patch[1]);
+        for (to, from) in out.chunks_exact_mut(d * taps).zip(gradient.chunks_exact(self.step())) {
             transpose(from, d, [taps, d], to, taps);
         }
-        Ok(out)
     }
 
     /// Tokens that stand in memory as strips of them are wanted.
@@ -152,7 +150,7 @@ impl Conv {
         out
     }
 
-    /// From the gradient `dz` `[patches, depth]` by the result: adds to those by the weights and by the tokens that count.
+    /// From the gradient `dz` `[patches, depth]` by the result: writes that by the weights, and adds to that by the tokens that count.
     pub(super) fn backward<T: Scalar>(
         &self,
         isa: Isa,
@@ -179,9 +177,9 @@ impl Conv {
                     b_step: line,
                     columns: part.len(),
                     c_step: step,
-                    add: true,
+                    add: i > 0,
                 };
-                // What a line's padding adds is zeros.
+                // A line's padding writes zeros to the start of the next, before that is written.
                 T::product(isa, by_weights, &mut gradient[row * stretch + part.start..]);
                 let by_tokens = Product {
                     a: dz,

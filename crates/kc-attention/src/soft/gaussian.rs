@@ -5,39 +5,24 @@ use kc_core::{Error, Isa, Result, Tensor, TensorView, math, par};
 use rayon::prelude::*;
 
 use super::kernel::{Inputs, Panels, TOKENS, Tile, cut, pieces, write_rows};
-use super::portable::LANES;
+use super::portable::at_level;
 use super::{Scalar, Shape, check_finite, head_of};
 
 /// The kernel of landmarks `[m, d]` with each other, in f64 from differences: exact ones on the diagonal.
-pub(super) fn square<T: Scalar>(landmarks: &[T], channels: usize) -> Vec<f64> {
+pub(super) fn square<T: Scalar>(isa: Isa, landmarks: &[T], channels: usize) -> Vec<f64> {
     let rows: Vec<f64> = landmarks.iter().map(|x| x.to_f64()).collect();
     let m = rows.len() / channels;
     let mut a = vec![0.0; m * m];
     for i in 0..m {
-        let left = &rows[i * channels..(i + 1) * channels];
-        for (j, right) in rows.chunks_exact(channels).enumerate().take(i + 1) {
-            a[i * m + j] = -0.5 * distance(left, right);
-        }
-        math::exp_in_place(&mut a[i * m..=i * m + i]);
+        let below = &mut a[i * m..i * m + i];
+        at_level!(isa, apart(&rows[i * channels..(i + 1) * channels], &rows[..i * channels], below));
+        math::exp_in_place(below);
         a[i * m + i] = 1.0;
         for j in 0..i {
             a[j * m + i] = a[i * m + j];
         }
     }
     a
-}
-
-/// The squared distance, in eight lanes.
-fn distance(x: &[f64], y: &[f64]) -> f64 {
-    let mut sums = [0.0; LANES];
-    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
-    for (x, y) in x.iter().zip(y) {
-        for l in 0..LANES {
-            sums[l] += (x[l] - y[l]) * (x[l] - y[l]);
-        }
-    }
-    let rest: f64 = x_rest.iter().zip(y_rest).map(|(x, y)| (x - y) * (x - y)).sum();
-    sums.iter().sum::<f64>() + rest
 }
 
 /// `exp(-|a_i - b_j|^2 / 2)` `[N, m]` of points `a` `[N, d]` and `b` `[m, d]`.
@@ -158,7 +143,7 @@ pub fn soft_exact<T: Scalar>(q: TensorView<'_, T, 4>, v: TensorView<'_, T, 4>) -
                     tile.queries(&inputs, panels, at, piece.start + part.start, rows);
                     tile.kernel(inputs.isa, panels, &mut k);
                     let mut values = vec![T::ZERO; panels.count * panels.depth];
-                    inputs.fill(v.view(), 0, block * KEYS, panels.depth, &mut values);
+                    inputs.fill(v.view(), 0, block * KEYS, [0, panels.depth], &mut values);
                     Tile::weigh(inputs.isa, panels, &k, &values, rows, &mut tile.v);
                     let found = tile.v.chunks_exact(panels.depth).flat_map(|row| &row[..d]);
                     total.iter_mut().zip(found).for_each(|(t, x)| *t += x.to_f64());

@@ -27,6 +27,54 @@ pub struct SoftGrads<T: Scalar> {
     pub d_landmarks: Option<Tensor<T, 4>>,
 }
 
+impl<T: Scalar> SoftGrads<T> {
+    /// Room for [`soft_attention_backward_into`]: zeros of the shapes that it fills.
+    ///
+    /// # Errors
+    /// `TooLarge` without memory.
+    pub fn zeros(cache: &SoftCache<'_, T>) -> Result<Self> {
+        Self::room(cache.q.shape(), &cache.landmark, &cache.config)
+    }
+
+    pub(super) fn room(
+        shape: [usize; 4],
+        landmark: &Landmark<'_, T>,
+        config: &SoftConfig<'_, T>,
+    ) -> Result<Self> {
+        let [conv, given] = parameters(landmark);
+        let vector = || conv.map(|_| vec![T::ZERO; shape[3]]);
+        Ok(SoftGrads {
+            dq: Tensor::zeros(shape)?,
+            dv: Tensor::zeros(shape)?,
+            d_conv_w: conv.map(Tensor::zeros).transpose()?,
+            d_gamma: vector(),
+            d_beta: vector(),
+            d_local: config.local.map(|local| Tensor::zeros(local.shape())).transpose()?,
+            d_landmarks: given.map(Tensor::zeros).transpose()?,
+        })
+    }
+
+    fn fits(&self, shape: [usize; 4], landmark: &Landmark<'_, T>, config: &SoftConfig<'_, T>) -> bool {
+        let [conv, given] = parameters(landmark);
+        let vector = |x: &Option<Vec<T>>| x.as_ref().map(Vec::len) == conv.map(|_| shape[3]);
+        [self.dq.shape(), self.dv.shape()] == [shape; 2]
+            && self.d_conv_w.as_ref().map(Tensor::shape) == conv
+            && vector(&self.d_gamma)
+            && vector(&self.d_beta)
+            && self.d_local.as_ref().map(Tensor::shape) == config.local.map(|local| local.shape())
+            && self.d_landmarks.as_ref().map(Tensor::shape) == given
+    }
+}
+
+/// Shapes of a convolution's weights and of given landmarks, where there are some.
+fn parameters<T: Scalar>(landmark: &Landmark<'_, T>) -> [Option<[usize; 4]>; 2] {
+    match landmark {
+        Landmark::Conv { w, .. } => [Some(w.shape()), None],
+        Landmark::Given(given) => [None, Some(given.shape())],
+        Landmark::AvgPool | Landmark::MaxPool | Landmark::Random { .. } => [None; 2],
+    }
+}
+
 /// Heads whose gradients of the convolution are held at the same time.
 const HEADS: usize = 8;
 
@@ -39,7 +87,18 @@ pub fn soft_attention_backward<T: Scalar>(
     cache: &SoftCache<'_, T>,
     dx: TensorView<'_, T, 4>,
 ) -> Result<SoftGrads<T>> {
-    backward(&cache.state, [cache.q, cache.v], &cache.landmark, &cache.config, dx)
+    let mut grads = SoftGrads::zeros(cache)?;
+    soft_attention_backward_into(cache, dx, &mut grads)?;
+    Ok(grads)
+}
+
+/// As [`soft_attention_backward`], into gradients of an earlier call or of [`SoftGrads::zeros`]. What they held is replaced.
+pub fn soft_attention_backward_into<T: Scalar>(
+    cache: &SoftCache<'_, T>,
+    dx: TensorView<'_, T, 4>,
+    grads: &mut SoftGrads<T>,
+) -> Result<()> {
+    backward(&cache.state, [cache.q, cache.v], &cache.landmark, &cache.config, dx, grads)
 }
 
 pub(super) fn backward<T: Scalar>(
@@ -48,14 +107,22 @@ pub(super) fn backward<T: Scalar>(
     landmark: &Landmark<'_, T>,
     config: &SoftConfig<'_, T>,
     dx: TensorView<'_, T, 4>,
-) -> Result<SoftGrads<T>> {
+    grads: &mut SoftGrads<T>,
+) -> Result<()> {
     let shape = &state.shape;
     if dx.shape() != q.shape() {
         return Err(Error::shape("dx", format!("{:?}", q.shape()), &dx.shape()));
     }
+    if !grads.fits(q.shape(), landmark, config) {
+        let wanted = format!("room for the gradients of a call with {:?}", q.shape());
+        return Err(Error::shape("grads", wanted, &grads.dq.shape()));
+    }
     check_finite("dx", dx)?;
+    if dx.is_empty() {
+        *grads = SoftGrads::room(q.shape(), landmark, config)?;
+        return Ok(());
+    }
     let inputs = Inputs { shape, q, v, mask: config.mask, isa: config.isa };
-    let (mut dq, mut dv) = (Tensor::zeros(q.shape())?, Tensor::zeros(q.shape())?);
     let panels: Vec<Panels<T>> =
         state.heads.iter().map(|h| Panels::of(&h.landmarks, shape.channels)).collect();
     let pulled = kernel::sums(&inputs, &panels, dx, state.kept.as_ref());
@@ -66,42 +133,39 @@ pub(super) fn backward<T: Scalar>(
         .zip(&pulled)
         .map(|((head, panels), u)| Middle::of(head, panels, u, shape.channels))
         .collect::<Result<Vec<Middle<T>>>>()?;
-    let from_tokens =
-        over_tokens(&inputs, dx, &panels, &middles, state.kept.as_ref(), [dq.view_mut(), dv.view_mut()])?;
-    let d_local = match config.local {
-        Some(kernels) => Some(local::backward(&inputs, kernels, dx, dv.view_mut())?),
-        None => None,
-    };
+    let outs = [grads.dq.view_mut(), grads.dv.view_mut()];
+    let from_tokens = over_tokens(&inputs, dx, &panels, &middles, state.kept.as_ref(), outs)?;
+    if let (Some(kernels), Some(d_local)) = (config.local, &mut grads.d_local) {
+        local::backward(&inputs, kernels, dx, grads.dv.view_mut(), d_local)?;
+    }
     let mut d_all = Vec::with_capacity(middles.len());
     for (middle, tokens) in middles.iter().zip(&from_tokens) {
         let sum: Vec<T> = middle.d_landmarks.iter().zip(tokens).map(|(a, b)| T::from_f64(a + b)).collect();
         d_all.push(sum);
     }
-    let conv = to_queries(state, q, &d_all, landmark, config, &mut dq)?;
-    let d_landmarks = match landmark {
-        Landmark::Given(given) => Some(Tensor::from_slice(given.shape(), &d_all.concat())?),
-        _ => None,
-    };
-    let vector = |x: &[f64]| x.iter().map(|&x| T::from_f64(x)).collect();
-    Ok(SoftGrads {
-        dq,
-        dv,
-        d_conv_w: conv.as_ref().map(|grads| state.plan.conv(shape).unfold(&grads.weights)).transpose()?,
-        d_gamma: conv.as_ref().map(|grads| vector(&grads.gamma)),
-        d_beta: conv.as_ref().map(|grads| vector(&grads.beta)),
-        d_local,
-        d_landmarks,
-    })
+    let conv = to_queries(state, q, &d_all, landmark, config, &mut grads.dq)?;
+    if let Some(found) = conv {
+        if let Some(to) = &mut grads.d_conv_w {
+            state.plan.conv(shape).unfold(&found.weights, to.as_mut_slice());
+        }
+        for (to, from) in [(&mut grads.d_gamma, &found.gamma), (&mut grads.d_beta, &found.beta)] {
+            let to = to.iter_mut().flatten();
+            to.zip(from).for_each(|(to, &x)| *to = T::from_f64(x));
+        }
+    }
+    if let Some(to) = &mut grads.d_landmarks {
+        let d = d_all.iter().flatten();
+        to.as_mut_slice().iter_mut().zip(d).for_each(|(to, x)| *to = *x);
+    }
+    Ok(())
 }
 
 /// What the products of `m x m` give to the second pass.
 struct Middle<T> {
-    /// `T^T` with `T = Y M`, `[channels, width]`.
-    forward: Vec<T>,
-    /// `R^T` with `R = Y^T U`, `[channels, width]`.
-    backward_columns: Vec<T>,
+    /// `T^T` with `T = Y M`, below it `R^T` with `R = Y^T U`: `[2 depth, width]`.
+    columns: Vec<T>,
     /// `R`, `[m, depth]`.
-    backward_rows: Vec<T>,
+    rows: Vec<T>,
     /// The gradient by the landmarks through `A`, `[m, channels]`.
     d_landmarks: Vec<f64>,
 }
@@ -111,43 +175,37 @@ impl<T: Scalar> Middle<T> {
         let (m, inverse) = (head.count, head.inverse());
         let forward = normalize::product(&inverse, &head.sums, channels)?;
         let backward = normalize::product(&transposed(&inverse, m), u, channels)?;
-        let mut d_inverse = normalize::product(u, &transposed(&head.sums, channels), m)?;
+        // With E Y E in the place of Y, T and R have a factor E in front that Y^T dY Y^T = R T^T has not.
+        let mut g = normalize::product(&backward, &transposed(&forward, channels), m)?;
         let d_rows = if head.e.is_empty() {
-            Vec::new()
+            vec![0.0; m]
         } else {
-            normalize::backward(&head.y, &head.e, &mut d_inverse)
+            for (row, left) in g.chunks_exact_mut(m).zip(&head.e) {
+                row.iter_mut().zip(&head.e).for_each(|(g, right)| *g /= left * right);
+            }
+            let d_inverse = normalize::product(u, &transposed(&head.sums, channels), m)?;
+            normalize::backward(&head.y, &head.e, &d_inverse)
         };
-        let y_t = transposed(&head.y, m);
-        let mut g = normalize::product(&normalize::product(&y_t, &d_inverse, m)?, &y_t, m)?;
-        for (i, (row, a)) in g.chunks_exact_mut(m.max(1)).zip(head.a.chunks_exact(m.max(1))).enumerate() {
-            let more = d_rows.get(i).copied().unwrap_or(0.0);
+        for ((row, a), more) in g.chunks_exact_mut(m.max(1)).zip(head.a.chunks_exact(m.max(1))).zip(&d_rows) {
             row.iter_mut().zip(a).for_each(|(g, a)| *g = (more - *g) * a);
         }
+        let both: Vec<f64> = g.iter().zip(transposed(&g, m)).map(|(g, t)| g + t).collect();
         let landmarks: Vec<f64> = head.landmarks.iter().map(|x| x.to_f64()).collect();
-        let mut d_landmarks = vec![0.0; landmarks.len()];
-        for i in 0..m {
-            let to = &mut d_landmarks[i * channels..(i + 1) * channels];
-            let own = &landmarks[i * channels..(i + 1) * channels];
-            for (j, other) in landmarks.chunks_exact(channels).enumerate() {
-                let weight = g[i * m + j] + g[j * m + i];
-                for ((to, x), y) in to.iter_mut().zip(other).zip(own) {
-                    *to += weight * (x - y);
-                }
+        let mut d_landmarks = normalize::product(&both, &landmarks, channels)?;
+        let (lines, own) = (d_landmarks.chunks_exact_mut(channels), landmarks.chunks_exact(channels));
+        for ((line, own), weights) in lines.zip(own).zip(both.chunks_exact(m.max(1))) {
+            let sum: f64 = weights.iter().sum();
+            line.iter_mut().zip(own).for_each(|(d, x)| *d -= sum * x);
+        }
+        let width = panels.width;
+        let mut columns = vec![T::ZERO; 2 * panels.depth * width];
+        for (x, to) in [&forward, &backward].into_iter().zip(columns.chunks_exact_mut(panels.depth * width)) {
+            for (j, row) in x.chunks_exact(channels).enumerate() {
+                row.iter().enumerate().for_each(|(c, &x)| to[c * width + j] = T::from_f64(x));
             }
         }
-        let columns = |x: &[f64]| {
-            let mut out = vec![T::ZERO; channels * panels.width];
-            for (j, row) in x.chunks_exact(channels).enumerate() {
-                row.iter().enumerate().for_each(|(c, &x)| out[c * panels.width + j] = T::from_f64(x));
-            }
-            out
-        };
-        Ok(Middle {
-            forward: columns(&forward),
-            backward_columns: columns(&backward),
-            backward_rows: padded_rows(&backward, channels, panels.depth),
-            d_landmarks,
-        })
+        let rows = padded_rows(&backward, channels, panels.depth);
+        Ok(Middle { columns, rows, d_landmarks })
     }
 }
 
@@ -200,7 +258,9 @@ fn piece<T: Scalar>(
     let (mut dq, mut dv) = (dq.outer_mut(0), dv.outer_mut(0));
     let (mut dq, mut dv) = (dq.matrix_mut(0), dv.matrix_mut(0));
     let mut tile = Tile::new(panels);
-    let (mut value, mut slope, mut out) = (tile.v.clone(), tile.v.clone(), tile.v.clone());
+    // Rows of `dx` and `v` side by side.
+    let mut pairs = vec![T::ZERO; TOKENS * 2 * depth];
+    let mut out = tile.v.clone();
     let mut own = vec![T::ZERO; if kept.is_none() { TOKENS * width } else { 0 }];
     let kept = kept.map(|kept| kept.piece(inputs.shape, index, first));
     let mut d_kernel = vec![T::ZERO; TOKENS * width];
@@ -220,26 +280,25 @@ fn piece<T: Scalar>(
                 k
             }
         };
-        let v = inputs.rows(v, entry, from, depth, &mut value[..rows * depth]);
-        let dx = inputs.rows(dx, entry, from, depth, &mut slope[..rows * depth]);
-        let out = &mut out[..rows * depth];
-        Tile::weigh_rows(isa, panels, k, &middle.backward_rows, out, &mut dv, part.clone());
-        let d_kernel = &mut d_kernel[..rows * width];
-        for (a, b, add) in [(dx, &middle.forward, false), (v, &middle.backward_columns, true)] {
-            let product = Product {
-                a,
-                row_step: depth,
-                depth_step: 1,
-                rows,
-                depth: inputs.shape.channels,
-                b,
-                b_step: width,
-                columns: width,
-                c_step: width,
-                add,
-            };
-            T::product(isa, product, d_kernel);
+        for (x, at) in [(dx, 0), (v, depth)] {
+            inputs.fill(x, entry, from, [at, 2 * depth], &mut pairs[..rows * 2 * depth]);
         }
+        let out = &mut out[..rows * depth];
+        Tile::weigh_rows(isa, panels, k, &middle.rows, out, &mut dv, part.clone());
+        let d_kernel = &mut d_kernel[..rows * width];
+        let product = Product {
+            a: &pairs,
+            row_step: 2 * depth,
+            depth_step: 1,
+            rows,
+            depth: 2 * depth,
+            b: &middle.columns,
+            b_step: width,
+            columns: width,
+            c_step: width,
+            add: false,
+        };
+        T::product(isa, product, d_kernel);
         at_level!(isa, gate(k, d_kernel, &mut row_sums[..rows], &mut column_sums));
         Tile::weigh(isa, panels, d_kernel, &panels.rows, rows, out);
         at_level!(isa, pull(out, &row_sums[..rows], &tile.q[..rows * depth], depth));
@@ -265,7 +324,7 @@ fn to_queries<T: Scalar>(
     for entry in dq.view_mut().chunks(0, 1)? {
         heads.extend(entry.chunks(1, 1)?);
     }
-    let weights = state.plan.weights_of(shape, landmark)?;
+    let weights = state.plan.weights_of(shape, landmark, config)?;
     let mut total: Option<ConvGrads<T>> = None;
     let mut heads: Vec<_> = heads.into_iter().enumerate().collect();
     while !heads.is_empty() {

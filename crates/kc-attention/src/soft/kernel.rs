@@ -1,11 +1,12 @@
 //! Passes over the tokens: tiles of the Gaussian kernel that are used at once, and stored only where all of them are small.
 
-use kc_core::{AlignedBuf, Isa, Result, TensorView, TensorViewMut, par};
+use kc_core::{Isa, Result, TensorView, TensorViewMut, par};
 use rayon::prelude::*;
 
 use super::landmark::read_row;
 use super::portable::{LANES, Product, at_level};
-use super::{Scalar, Shape, head_of};
+use super::workspace::Block;
+use super::{Scalar, Shape, SoftWorkspace, head_of};
 
 /// Tokens of a tile.
 pub(super) const TOKENS: usize = 48;
@@ -83,22 +84,19 @@ impl<T: Scalar> Inputs<'_, T> {
         self.mask.is_none_or(|mask| mask.at([entry, i]) != 0)
     }
 
-    /// Fills a tile's rows with tokens of a head, zeros for those that do not count, and leaves the padding alone.
+    /// Fills columns `at..at + channels` of a tile whose rows are `step` wide with tokens of a head, zeros for those that do not
+    /// count, and leaves the rest alone.
     pub(super) fn fill(
         &self,
         x: TensorView<'_, T, 2>,
         entry: usize,
         first: usize,
-        depth: usize,
+        [at, step]: [usize; 2],
         rows: &mut [T],
     ) {
-        if let Some(whole) = self.plain(x, first, rows.len() / depth, depth) {
-            rows.copy_from_slice(whole);
-            return;
-        }
         let channels = x.cols();
-        for (r, row) in rows.chunks_exact_mut(depth).enumerate() {
-            let row = &mut row[..channels];
+        for (r, row) in rows.chunks_exact_mut(step).enumerate() {
+            let row = &mut row[at..at + channels];
             if self.counts(entry, first + r) { read_row(x, first + r, row) } else { row.fill(T::ZERO) }
         }
     }
@@ -122,7 +120,7 @@ impl<T: Scalar> Inputs<'_, T> {
         if let Some(whole) = self.plain(x, first, scratch.len() / depth, depth) {
             return whole;
         }
-        self.fill(x, entry, first, depth, scratch);
+        self.fill(x, entry, first, [0, depth], scratch);
         scratch
     }
 }
@@ -130,22 +128,25 @@ impl<T: Scalar> Inputs<'_, T> {
 /// Bytes of kernels that are kept from one pass to the next; larger ones are computed again.
 const KEPT_BYTES: usize = 8 << 20;
 
-/// The kernels of a call that is small enough to keep them: `[heads, tokens, width]`. One block, as the allocator gives many
-/// small ones back to the system after each call.
+/// The kernels of a call that is small enough to keep them: `[heads, tokens, width]`.
 #[derive(Debug, Clone)]
 pub(super) struct Kept<T: Scalar> {
-    data: AlignedBuf<T>,
+    data: Block<T>,
     width: usize,
 }
 
 impl<T: Scalar> Kept<T> {
     /// Room for the kernels, if they are small and all of one width.
-    pub(super) fn room(inputs: &Inputs<'_, T>, panels: &[Panels<T>]) -> Result<Option<Self>> {
+    pub(super) fn room(
+        inputs: &Inputs<'_, T>,
+        panels: &[Panels<T>],
+        workspace: Option<&SoftWorkspace<T>>,
+    ) -> Result<Option<Self>> {
         let width = panels.first().map_or(0, |panels| panels.width);
         let len = width.checked_mul(inputs.shape.tokens).and_then(|len| len.checked_mul(panels.len()));
         match len {
             Some(len) if inputs.mask.is_none() && (1..=KEPT_BYTES / size_of::<T>()).contains(&len) => {
-                Ok(Some(Kept { data: AlignedBuf::zeroed(len)?, width }))
+                Ok(Some(Kept { data: SoftWorkspace::take(workspace, len)?, width }))
             }
             _ => Ok(None),
         }

@@ -6,6 +6,7 @@ use kc_core::neural::{Gelu, LayerNorm, gelu, gelu_backward};
 use kc_core::{Error, KcRng, Result, TensorView, TensorViewMut};
 
 use super::conv::Conv;
+use super::workspace::Block;
 use super::{LN_EPS, Scalar, Shape, SoftConfig, check_finite};
 
 /// Where the landmarks come from. All but `Given` see the scaled queries `q d^(-1/4)`.
@@ -51,7 +52,7 @@ pub(crate) struct Plan<T: Scalar> {
     /// By batch entry: the tokens that count; empty without a mask.
     valid: Vec<Vec<bool>>,
     /// The convolution's weights, while landmarks are made.
-    weights: Option<Vec<T>>,
+    weights: Option<Block<T>>,
 }
 
 impl<T: Scalar> Plan<T> {
@@ -86,7 +87,8 @@ impl<T: Scalar> Plan<T> {
         };
         match landmark {
             Landmark::Conv { w, gamma, beta } => {
-                plan.weights = Some(plan.conv(shape).by_input(&plan.convolution(shape, *w, gamma, beta)?))
+                let w = plan.convolution(shape, *w, gamma, beta)?;
+                plan.weights = Some(plan.conv(shape).by_input(&w, config.workspace)?);
             }
             Landmark::Given(given) => {
                 let want = [shape.batch, shape.heads, count, shape.channels];
@@ -125,11 +127,16 @@ impl<T: Scalar> Plan<T> {
     }
 
     /// The weights of a convolution, as [`backward`] wants them.
-    pub(super) fn weights_of(&self, shape: &Shape, landmark: &Landmark<'_, T>) -> Result<Option<Vec<T>>> {
+    pub(super) fn weights_of(
+        &self,
+        shape: &Shape,
+        landmark: &Landmark<'_, T>,
+        config: &SoftConfig<'_, T>,
+    ) -> Result<Option<Block<T>>> {
         match landmark {
             Landmark::Conv { w, gamma, beta } => {
                 let w = self.convolution(shape, *w, gamma, beta)?;
-                Ok(Some(self.conv(shape).by_output(&w)))
+                Ok(Some(self.conv(shape).by_output(&w, config.workspace)?))
             }
             _ => Ok(None),
         }
@@ -299,7 +306,7 @@ fn largest<T: Scalar>(
 #[derive(Debug, Clone)]
 pub(super) struct ConvGrads<T: Scalar> {
     /// As [`Conv::by_output`] has the weights.
-    pub(super) weights: Vec<T>,
+    pub(super) weights: Block<T>,
     pub(super) gamma: Vec<f64>,
     pub(super) beta: Vec<f64>,
 }
@@ -307,7 +314,7 @@ pub(super) struct ConvGrads<T: Scalar> {
 impl<T: Scalar> ConvGrads<T> {
     /// Adds another's.
     pub(super) fn add(&mut self, other: &Self) {
-        for (a, b) in self.weights.iter_mut().zip(&other.weights) {
+        for (a, b) in self.weights.iter_mut().zip(other.weights.iter()) {
             *a = *a + *b;
         }
         for (to, from) in [(&mut self.gamma, &other.gamma), (&mut self.beta, &other.beta)] {
@@ -340,8 +347,8 @@ pub(super) fn backward<T: Scalar>(
             norm.forward(before, &mut normal)?;
             let mut slope = d_landmarks.to_vec();
             gelu_backward(Gelu::Exact, &normal, &mut slope)?;
-            let mut grads =
-                ConvGrads { weights: conv.no_gradient(), gamma: vec![0.0; d], beta: vec![0.0; d] };
+            let weights_room = conv.gradient_room(config.workspace)?;
+            let mut grads = ConvGrads { weights: weights_room, gamma: vec![0.0; d], beta: vec![0.0; d] };
             norm.backward(before, &slope, &mut normal, &mut grads.gamma, &mut grads.beta)?;
             let depth = conv.depth();
             let mut dz = vec![T::ZERO; plan.count * depth];

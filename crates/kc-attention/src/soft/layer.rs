@@ -4,7 +4,7 @@ use kc_core::{Error, Result, Tensor, TensorView};
 use kc_gemm::gemm_into;
 
 use super::grad::backward;
-use super::{Grid, Inverse, Landmark, Scalar, SoftConfig, SoftGrads, State, forward_state};
+use super::{Grid, Inverse, Landmark, Scalar, SoftConfig, SoftGrads, SoftWorkspace, State, forward_state};
 
 /// `x W^T + b` with `W` `[out, in]`.
 #[derive(Debug, Clone)]
@@ -74,6 +74,8 @@ pub struct SoftAttention<T: Scalar> {
     pub inverse: Inverse,
     /// Symmetric normalisation.
     pub norm: bool,
+    /// Memory that one call leaves to the next. Layers that run one after the other can have clones of the same.
+    pub workspace: SoftWorkspace<T>,
 }
 
 /// What the backward pass of a layer needs.
@@ -156,6 +158,7 @@ impl<T: Scalar> SoftAttention<T> {
             local: weights.local,
             inverse: Inverse::default(),
             norm: false,
+            workspace: SoftWorkspace::default(),
         })
     }
 
@@ -169,6 +172,7 @@ impl<T: Scalar> SoftAttention<T> {
             inverse: self.inverse,
             norm: self.norm,
             local: self.local.as_ref().map(Tensor::view),
+            workspace: Some(&self.workspace),
             ..SoftConfig::new(grid, self.conv_w.shape()[3])
         }
     }
@@ -223,8 +227,10 @@ impl<T: Scalar> SoftAttention<T> {
         let (d_joined, out) = self.out.backward(cache.joined.view(), dy.view())?;
         let views = [self.split(&cache.q, tokens)?, self.split(&cache.v, tokens)?];
         let dx = self.split(&d_joined, tokens)?;
-        let SoftGrads { dq, dv, d_conv_w, d_gamma, d_beta, d_local, .. } =
-            backward(&cache.state, views, &self.landmark(), &self.config(cache.grid), dx)?;
+        let (landmark, config) = (self.landmark(), self.config(cache.grid));
+        let mut grads = SoftGrads::room(dx.shape(), &landmark, &config)?;
+        backward(&cache.state, views, &landmark, &config, dx, &mut grads)?;
+        let SoftGrads { dq, dv, d_conv_w, d_gamma, d_beta, d_local, .. } = grads;
         let join = |x: Tensor<T, 4>| x.view().permuted([0, 2, 1, 3])?.to_tensor()?.reshape([rows, c]);
         let (mut dx, q) = self.q.backward(cache.x.view(), join(dq)?.view())?;
         let (more, v) = self.v.backward(cache.x.view(), join(dv)?.view())?;

@@ -104,13 +104,14 @@ pub(super) fn add<T: Scalar>(
     Ok(())
 }
 
-/// Adds the gradient by V to `dv` and returns that by the kernels, `[h, k, k]`, from the gradient `dx` by the result.
+/// Adds the gradient by V to `dv` and writes that by the kernels, `[h, k, k]`, from the gradient `dx` by the result.
 pub(super) fn backward<T: Scalar>(
     inputs: &Inputs<'_, T>,
     kernels: TensorView<'_, T, 3>,
     dx: TensorView<'_, T, 4>,
     dv: TensorViewMut<'_, T, 4>,
-) -> Result<Tensor<T, 3>> {
+    d_kernels: &mut Tensor<T, 3>,
+) -> Result<()> {
     let (shape, [heads, tall, wide]) = (inputs.shape, kernels.shape());
     let turned = kernels.step(1, -1)?.step(2, -1)?;
     add(&Inputs { v: dx, ..*inputs }, turned, dv)?;
@@ -139,6 +140,6 @@ pub(super) fn backward<T: Scalar>(
             to.iter_mut().zip(part).for_each(|(to, x)| *to += x);
         }
     }
-    let out: Vec<T> = out.into_iter().map(T::from_f64).collect();
-    Tensor::from_slice(kernels.shape(), &out)
+    d_kernels.as_mut_slice().iter_mut().zip(out).for_each(|(to, x)| *to = T::from_f64(x));
+    Ok(())
 }

@@ -11,7 +11,8 @@
 //! | Item | What it does |
 //! |---|---|
 //! | [`soft_attention`], [`soft_attention_into`], [`SoftConfig`] | `X` of `q`, `v` `[B, h, N, d]` on a [`Grid`] of tokens |
-//! | [`soft_attention_backward`] | gradients by `q`, `v`, the landmarks' convolution and normalisation, the local kernels |
+//! | [`soft_attention_backward`], [`soft_attention_backward_into`] | gradients by `q`, `v`, the landmarks' convolution and normalisation, the local kernels |
+//! | [`SoftWorkspace`] | memory that one call leaves to the next |
 //! | [`Landmark`] | convolution (the paper's), mean, maximum, tokens by chance, or given ones |
 //! | [`Inverse`], [`newton_inverse()`] | 20 steps of Newton's iteration (the paper's), its backtracking form, exact, pseudo-inverse |
 //! | [`gaussian_kernel`], [`gaussian_kernel_backward`], [`soft_exact`] | the kernel, its gradient, and attention through all of it: `O(N^2)` |
@@ -71,17 +72,19 @@ mod normalize;
 mod portable;
 pub mod reference;
 mod vit;
+mod workspace;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use block::{BlockCache, BlockGrads, BlockWeights, SoftBlock};
 pub use gaussian::{gaussian_kernel, gaussian_kernel_backward, soft_exact};
-pub use grad::{SoftGrads, soft_attention_backward};
+pub use grad::{SoftGrads, soft_attention_backward, soft_attention_backward_into};
 pub use landmark::Landmark;
 pub use layer::{LayerCache, LayerGrads, SoftAttention, SoftWeights};
 pub use newton::{Inverse, NewtonReport, newton_inverse};
 pub use portable::Scalar;
 pub use vit::{SoftVit, VitSize};
+pub use workspace::SoftWorkspace;
 
 use kernel::{Kept, Panels};
 use landmark::Plan;
@@ -148,13 +151,15 @@ pub struct SoftConfig<'a, T: Scalar> {
     pub mask: Option<TensorView<'a, u8, 2>>,
     /// More landmarks than this are refused, as the inverse costs their cube.
     pub most_landmarks: usize,
+    /// Where calls in a loop find the memory of the one before.
+    pub workspace: Option<&'a SoftWorkspace<T>>,
     /// The instruction level.
     pub isa: Isa,
 }
 
 impl<T: Scalar> SoftConfig<'_, T> {
     /// Newton's inverse with 20 steps and a ridge of 0.01, no normalisation, no local kernels, no mask, at most 4096
-    /// landmarks, on the best level.
+    /// landmarks, memory of its own, on the best level.
     pub fn new(grid: Grid, ratio: usize) -> Self {
         SoftConfig {
             grid,
@@ -164,6 +169,7 @@ impl<T: Scalar> SoftConfig<'_, T> {
             local: None,
             mask: None,
             most_landmarks: 4096,
+            workspace: None,
             isa: Isa::best(),
         }
     }
@@ -437,7 +443,7 @@ fn forward<T: Scalar>(
 ) -> Result<State<T>> {
     let panels: Vec<Panels<T>> = heads.iter().map(|h| Panels::of(&h.landmarks, shape.channels)).collect();
     let inputs = kernel::Inputs { shape: &shape, q, v, mask: config.mask, isa: config.isa };
-    let mut kept = Kept::room(&inputs, &panels)?;
+    let mut kept = Kept::room(&inputs, &panels, config.workspace)?;
     let sums = match &mut kept {
         Some(room) => kernel::sums_keeping(&inputs, &panels, v, room),
         None => kernel::sums(&inputs, &panels, v, None),
@@ -467,7 +473,7 @@ fn prepare<T: Scalar>(
     config: &SoftConfig<'_, T>,
 ) -> Result<Head<T>> {
     let (landmarks, before) = landmark::of_head(shape, plan, [entry, head], q, landmark, config)?;
-    let a = gaussian::square(&landmarks, shape.channels);
+    let a = gaussian::square(config.isa, &landmarks, shape.channels);
     let m = landmarks.len() / shape.channels;
     let (y, report) = newton::invert(config.isa, &a, m, &config.inverse).map_err(|error| match error {
         Error::NotConverged { iterations, residual, .. } => Error::NotConverged {

@@ -2,7 +2,7 @@
 
 use kc_core::{Error, Float, Isa, Result, Tensor, TensorView, TensorViewMut};
 
-use super::portable::{LANES, Product};
+use super::portable::{LANES, Product, at_level};
 use super::{Scalar, dense};
 
 /// How the kernel `A` of the landmarks is inverted.
@@ -17,7 +17,8 @@ pub enum Inverse {
         ridge: f64,
     },
     /// The normalised variant's: no ridge, `alpha = 2 / (largest row sum)^2`, halved up to 10 times until the largest column sum of
-    /// `|I - P V|` is at most 1.01. Each batch entry and head has an `alpha` of its own.
+    /// `|I - P V|` is at most 1.01. Each batch entry and head has an `alpha` of its own. Where all row sums are equal, as with
+    /// one landmark or two, this start loses the direction of equal entries: the report has a residual of 1 or 1/2.
     NewtonBacktrack {
         /// Steps.
         iters: usize,
@@ -89,7 +90,7 @@ pub fn newton_inverse<E: Float>(
         return Err(Error::shape("a", "a square matrix", &a.shape()));
     }
     inverse.check()?;
-    let values: Vec<f64> = a.iter().map(E::to_f64).collect();
+    let values: Vec<f64> = a.to_vec().into_iter().map(E::to_f64).collect();
     if let Some(at) = values.iter().position(|x| !x.is_finite()) {
         return Err(Error::not_finite("a", &[at / m, at % m], values[at]));
     }
@@ -176,19 +177,20 @@ const BLOCK: usize = 6;
 /// A step from below this leaves nothing but roundings.
 const CONVERGED: f64 = 1e-8;
 
-/// `V <- 2 V - V P V`, with rows padded to `step`.
+/// `V <- 2 V - V P V` as `V <- V - V W` with `W = P V - I`, whose entries tell how far `V` is from an inverse. Rows are padded to `step`.
 struct Iteration {
     isa: Isa,
     m: usize,
     step: usize,
-    /// `P` is symmetric; then so is `V P V`, and half of the last product is enough. `P V` is symmetric only but for roundings,
+    /// `P` is symmetric; then so is `V W`, and half of the last product is enough. `W` is symmetric only but for roundings,
     /// which cancel in the product with `V`: mirroring its half would cost six digits.
     symmetric: bool,
     p: Vec<f64>,
     v: Vec<f64>,
-    /// `P V`
+    /// `P V - I`
     w: Vec<f64>,
-    next: Vec<f64>,
+    /// `V W`
+    change: Vec<f64>,
 }
 
 impl Iteration {
@@ -200,7 +202,7 @@ impl Iteration {
             to[..m].copy_from_slice(from);
             to[i] += ridge;
         }
-        Iteration { isa, m, step, symmetric, p, v: zeros(), w: zeros(), next: zeros() }
+        Iteration { isa, m, step, symmetric, p, v: zeros(), w: zeros(), change: zeros() }
     }
 
     fn start(&mut self, alpha: f64) {
@@ -214,8 +216,8 @@ impl Iteration {
             self.apply_p();
             let left = self.residual();
             converged = left * (self.m as f64).sqrt() < CONVERGED;
-            multiply(self.isa, [&self.v, &self.w], self.m, self.step, self.symmetric, &mut self.next);
-            self.v.iter_mut().zip(&self.next).for_each(|(v, next)| *v = 2.0 * *v - next);
+            multiply(self.isa, [&self.v, &self.w], self.m, self.step, self.symmetric, &mut self.change);
+            self.v.iter_mut().zip(&self.change).for_each(|(v, change)| *v -= change);
             done += 1;
         }
         self.apply_p();
@@ -228,37 +230,25 @@ impl Iteration {
         Ok((y, NewtonReport { residual, iters: done }))
     }
 
-    /// `W = P V`
+    /// `W = P V - I`
     fn apply_p(&mut self) {
         multiply(self.isa, [&self.p, &self.v], self.m, self.step, false, &mut self.w);
+        self.w.iter_mut().step_by(self.step + 1).for_each(|w| *w -= 1.0);
     }
 
-    /// The largest entry of `|I - W|`; NaN if one is.
-    fn residual(&mut self) -> f64 {
-        let (mut most, mut bad) = ([0.0f64; LANES], [0.0f64; LANES]);
-        for (i, row) in self.w.chunks_exact_mut(self.step).enumerate() {
-            // The padding is zeros.
-            let diagonal = row[i];
-            row[i] = 1.0 - diagonal;
-            for w in row.as_chunks::<LANES>().0 {
-                for l in 0..LANES {
-                    let off = w[l].abs();
-                    most[l] = if off > most[l] { off } else { most[l] };
-                    bad[l] = if off.is_nan() { off } else { bad[l] };
-                }
-            }
-            row[i] = diagonal;
-        }
-        bad.iter().sum::<f64>() + most.into_iter().fold(0.0, f64::max)
+    /// The largest entry of `|W|`; NaN if one is.
+    fn residual(&self) -> f64 {
+        let mut most = [0.0; LANES];
+        // The padding is zeros.
+        at_level!(self.isa, largest(&self.w, &mut most));
+        most.into_iter().fold(0.0, |most, w| if w > most || w.is_nan() { w } else { most })
     }
 
-    /// The largest column sum of `|I - W|`.
+    /// The largest column sum of `|W|`.
     fn column_sum(&self) -> f64 {
         let mut sums = vec![0.0; self.m];
-        for (i, row) in self.w.chunks_exact(self.step).enumerate() {
-            for (j, (sum, w)) in sums.iter_mut().zip(row).enumerate() {
-                *sum += (f64::from(u8::from(i == j)) - w).abs();
-            }
+        for row in self.w.chunks_exact(self.step) {
+            sums.iter_mut().zip(row).for_each(|(sum, w)| *sum += w.abs());
         }
         sums.into_iter().fold(0.0, f64::max)
     }

@@ -17,9 +17,8 @@ pub(super) fn applied(y: &[f64], e: &[f64]) -> Vec<f64> {
     out
 }
 
-/// From the gradient by the normalised inverse to that by the inverse (in place), and what the row sums add to that by
-/// `A`: one number for each row.
-pub(super) fn backward(y: &[f64], e: &[f64], grad: &mut [f64]) -> Vec<f64> {
+/// From the gradient by the normalised inverse, what the row sums add to that by `A`: one number for each row.
+pub(super) fn backward(y: &[f64], e: &[f64], grad: &[f64]) -> Vec<f64> {
     let m = e.len();
     let mut d_e = vec![0.0; m];
     for i in 0..m {
@@ -27,7 +26,6 @@ pub(super) fn backward(y: &[f64], e: &[f64], grad: &mut [f64]) -> Vec<f64> {
             let part = grad[i * m + j] * y[i * m + j];
             d_e[i] += part * e[j];
             d_e[j] += part * e[i];
-            grad[i * m + j] *= e[i] * e[j];
         }
     }
     d_e.iter().zip(e).map(|(d, e)| -0.5 * e * e * e * d).collect()

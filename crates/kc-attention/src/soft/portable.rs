@@ -235,6 +235,39 @@ pub(super) fn pull<T: Real, A: Arith>(products: &mut [T], sums: &[T], rows: &[T]
     }
 }
 
+/// `out[j] = -|point - rows[j]|^2 / 2`
+#[inline(always)]
+pub(super) fn apart<T: Real, A: Arith>(point: &[T], rows: &[T], out: &mut [T]) {
+    let (blocks, rest) = point.as_chunks::<LANES>();
+    for (row, out) in rows.chunks_exact(point.len()).zip(out) {
+        let (row, row_rest) = row.as_chunks::<LANES>();
+        let mut sums = [T::ZERO; LANES];
+        for (x, y) in blocks.iter().zip(row) {
+            for l in 0..LANES {
+                let gap = x[l] - y[l];
+                sums[l] = T::fma::<A>(gap, gap, sums[l]);
+            }
+        }
+        for ((x, y), sum) in rest.iter().zip(row_rest).zip(&mut sums) {
+            let gap = *x - *y;
+            *sum = T::fma::<A>(gap, gap, *sum);
+        }
+        *out = -(T::HALF * total(sums));
+    }
+}
+
+/// The largest size in every lane of `x`, not below `most`; NaN if there is one.
+#[expect(clippy::extra_unused_type_parameters, reason = "levels name an arithmetic for every body")]
+#[inline(always)]
+pub(super) fn largest<T: Real, A: Arith>(x: &[T], most: &mut [T; LANES]) {
+    for x in x.as_chunks::<LANES>().0 {
+        for l in 0..LANES {
+            let size = x[l].abs();
+            most[l] = if size > most[l] || size.is_nan() { size } else { most[l] };
+        }
+    }
+}
+
 /// Elements of a row of the local branch that are kept in registers.
 const STRETCH: usize = 4 * LANES;
 

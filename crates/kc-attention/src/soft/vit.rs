@@ -5,7 +5,9 @@ use kc_core::{AnyTensor, Error, Result, Tensor, TensorView, TensorViewMut};
 use kc_gemm::gemm_into;
 
 use super::layer::Linear;
-use super::{BlockWeights, Grid, Inverse, SoftAttention, SoftBlock, SoftWeights, check_finite};
+use super::{
+    BlockWeights, Grid, Inverse, SoftAttention, SoftBlock, SoftWeights, SoftWorkspace, check_finite,
+};
 use crate::{AttentionConfig, Layout, Mask, attention};
 
 /// The epsilon of batch normalisation.
@@ -171,6 +173,8 @@ pub struct SoftVit {
 /// Asks for tensors by name and checks their shapes.
 struct Loader<F> {
     get: F,
+    /// That of all layers, as they run one after the other.
+    workspace: SoftWorkspace<f32>,
 }
 
 impl<F: FnMut(&str, &[usize]) -> Result<AnyTensor>> Loader<F> {
@@ -253,7 +257,9 @@ impl<F: FnMut(&str, &[usize]) -> Result<AnyTensor>> Loader<F> {
             down: self.weights(&format!("{name}.att.ff2"), [c, 4 * c])?,
             second: (second_gamma, second_beta),
         };
-        SoftBlock::new(SoftAttention::new(heads, weights)?, rest)
+        let mut attention = SoftAttention::new(heads, weights)?;
+        attention.workspace = self.workspace.clone();
+        SoftBlock::new(attention, rest)
     }
 
     fn last_block(&mut self, name: &str, c: usize) -> Result<LastBlock> {
@@ -280,7 +286,7 @@ impl SoftVit {
         classes: usize,
         get: impl FnMut(&str, &[usize]) -> Result<AnyTensor>,
     ) -> Result<Self> {
-        let mut load = Loader { get };
+        let mut load = Loader { get, workspace: SoftWorkspace::default() };
         let (depths, widths, heads) = (size.depths(), size.widths(), size.heads());
         let (mut stems, mut positions, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
         for stage in 0..4 {

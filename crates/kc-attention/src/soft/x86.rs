@@ -8,7 +8,7 @@ use kc_core::math::Real;
 use kc_core::math::portable::Fused;
 use kc_core::{Isa, Level};
 
-use super::portable::{self, Product};
+use super::portable::{self, LANES, Product};
 
 /// For each body, a function per instruction set and the safe entry that picks by the level of the `Isa`.
 macro_rules! levels {
@@ -41,6 +41,8 @@ levels! {
     gaussian(k: &mut [T], row_bias: &[T], column_bias: &[T]);
     gate(k: &[T], dk: &mut [T], row_sums: &mut [T], column_sums: &mut [T]);
     pull(products: &mut [T], sums: &[T], rows: &[T], width: usize);
+    apart(point: &[T], rows: &[T], out: &mut [T]);
+    largest(x: &[T], most: &mut [T; LANES]);
     slide(x: &[T], taps: &[T], step: usize, out: &mut [T]);
 }
 
@@ -144,20 +146,24 @@ macro_rules! tiles {
             let mut sums = [[$zero(); V]; R];
             // SAFETY: `fits` has proven every element of these rows and columns, and a depth of 0 reads nothing.
             unsafe {
-                let mut a = p.a.as_ptr().wrapping_add(row * p.row_step);
-                let mut b = p.b.as_ptr().wrapping_add(column);
+                // A pointer for each row: one that wandered from row to row would be a chain as long as the sums'.
+                let mut rows = [p.a.as_ptr(); R];
+                for r in 0..R {
+                    rows[r] = p.a.as_ptr().wrapping_add((row + r) * p.row_step);
+                }
+                let (mut at, mut b) = (0, p.b.as_ptr().wrapping_add(column));
                 for _ in 0..p.depth {
                     let mut line: [$vector; V] = [$zero(); V];
                     for v in 0..V {
                         line[v] = $load(b.add(v * VECTOR));
                     }
                     for r in 0..R {
-                        let x = $set(*a.add(r * p.row_step));
+                        let x = $set(*rows[r].add(at));
                         for v in 0..V {
                             sums[r][v] = $fma(x, line[v], sums[r][v]);
                         }
                     }
-                    a = a.wrapping_add(p.depth_step);
+                    at += p.depth_step;
                     b = b.wrapping_add(p.b_step);
                 }
                 for r in 0..R {

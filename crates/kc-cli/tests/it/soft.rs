@@ -167,4 +167,21 @@ fn bad_input_is_one_line() {
         "a: expected a symmetric",
     );
     fails(&["attention", "newton-inverse", "--a", &q, "--out", "y.npy"], "--a: expected (.., m, m)");
+    // What is wrong is told with the matrix in which it is.
+    let one = |at: [usize; 3]| if at == [1, 0, 1] { f64::NAN } else { f64::from(u8::from(at[1] == at[2])) };
+    for (name, value, mode, message) in [
+        ("nan", one as fn([usize; 3]) -> f64, "newton", "--a: expected finite values, got NaN at [1, 0, 1]"),
+        (
+            "flat",
+            |at| if at[0] == 1 || at[1] == at[2] { 1.0 } else { 0.0 },
+            "exact",
+            "--a: matrix 1: singular",
+        ),
+    ] {
+        let file = folder.path().join(format!("{name}.npy"));
+        let a = Tensor::from_fn([2, 2, 2], value).expect("matrices");
+        kc_io::write(&file, &a.into_any()).expect("a file");
+        let args = ["attention", "newton-inverse", "--a", &format!("{name}.npy"), "--mode", mode];
+        fails(&[&args[..], &["--ridge", "0", "--out", "y.npy"]].concat(), message);
+    }
 }

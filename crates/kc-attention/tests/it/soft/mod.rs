@@ -2,5 +2,7 @@
 
 mod golden;
 mod properties;
+mod random;
 mod training;
 mod vit;
+mod workspace;

@@ -7,7 +7,7 @@ use kc_attention::soft::{
 use kc_core::{Error, Isa, Tensor, TensorView};
 use kc_testing::{Tol, alloc, assert_close, each_isa, normals, relative_error, same_on_any_pool};
 
-fn tensor<const N: usize>(shape: [usize; N], seed: u64) -> Tensor<f32, N> {
+pub(super) fn tensor<const N: usize>(shape: [usize; N], seed: u64) -> Tensor<f32, N> {
     Tensor::from_slice(shape, &normals(shape.iter().product(), seed)).unwrap()
 }
 
@@ -24,7 +24,7 @@ fn cut(x: &Tensor<f32, 4>) -> TensorView<'_, f32, 4> {
 }
 
 /// Runs a case on every level and compares result and gradients with the definition.
-fn compare(
+pub(super) fn compare(
     [q, v, dx]: [TensorView<'_, f32, 4>; 3],
     landmark: &Landmark<'_, f32>,
     config: &SoftConfig<'_, f32>,
@@ -324,4 +324,16 @@ fn a_diverging_iteration_is_an_error() {
     config.isa = Isa::PORTABLE;
     let e = soft_attention(q.view(), v.view(), &Landmark::AvgPool, &config).map(|_| ()).unwrap_err();
     assert!(matches!(&e, Error::NotConverged { what, .. } if what.contains("head 0")), "{e}");
+}
+
+#[test]
+fn backtracking_loses_the_direction_of_equal_row_sums() {
+    // By definition: with alpha = 2 / s^2 the eigenvalue s is mirrored at each step.
+    for (values, residual) in [(&[1.0][..], 1.0), (&[1.0, 0.3, 0.3, 1.0], 0.5)] {
+        let m = values.len().isqrt();
+        let a = Tensor::from_slice([m, m], values).unwrap();
+        let (y, report) = newton_inverse(a.view(), &Inverse::NewtonBacktrack { iters: 20 }).unwrap();
+        assert!((report.residual - residual).abs() < 1e-6, "{report:?}");
+        assert!(y.as_slice().iter().sum::<f64>().abs() < 1e-6);
+    }
 }

@@ -269,6 +269,12 @@ pub(crate) fn run_inverse(args: &InvertArgs) -> Result<Answer> {
             Error::NotConverged { iterations, residual, .. } => {
                 Error::NotConverged { what: format!("inverse of matrix {i}").into(), iterations, residual }
             }
+            Error::NotFinite { index, value, .. } => {
+                Error::not_finite("--a", &[&[i], &index[..]].concat(), value)
+            }
+            Error::Singular { index, .. } => {
+                Error::Singular { arg: format!("--a: matrix {i}").into(), index }
+            }
             other => other,
         })?;
         inverses.extend_from_slice(y.as_slice());
