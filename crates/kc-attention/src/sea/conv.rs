@@ -166,17 +166,17 @@ pub(super) struct Tap {
     pub(super) weight: [f64; 2],
 }
 
-/// Bilinear resizing of an axis, corners not aligned.
+/// Bilinear resizing of an axis, corners not aligned: what element `i` reads.
+pub(super) fn bilinear_at(i: usize, from: usize, to: usize) -> Tap {
+    let x = ((i as f64 + 0.5) * (from as f64 / to as f64) - 0.5).max(0.0);
+    let low = (x as usize).min(from - 1);
+    let part = x - low as f64;
+    Tap { at: [low, (low + 1).min(from - 1)], weight: [1.0 - part, part] }
+}
+
+/// Bilinear resizing of a whole axis.
 pub(super) fn bilinear(from: usize, to: usize) -> Vec<Tap> {
-    let scale = from as f64 / to as f64;
-    (0..to)
-        .map(|i| {
-            let x = ((i as f64 + 0.5) * scale - 0.5).max(0.0);
-            let low = (x as usize).min(from - 1);
-            let part = x - low as f64;
-            Tap { at: [low, (low + 1).min(from - 1)], weight: [1.0 - part, part] }
-        })
-        .collect()
+    (0..to).map(|i| bilinear_at(i, from, to)).collect()
 }
 
 /// Area resizing of a row of `from` elements to `to` fewer: each reads the mean of a range.

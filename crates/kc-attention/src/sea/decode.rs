@@ -2,7 +2,8 @@
 
 use kc_core::{Error, Result, Tensor, TensorView};
 
-use super::stream::{HeadSums, Plan, Source, Stream};
+use super::plan::Plan;
+use super::stream::{HeadSums, Source, Stream};
 use super::{SeaLayer, finite};
 
 /// What a causal layer remembers of a batch of sequences: the keys and values of all tokens, and else a state whose size

@@ -64,12 +64,15 @@ mod estimate;
 mod loss;
 mod params;
 mod performer;
+mod plan;
 mod portable;
 pub mod reference;
+mod rows;
 mod segments;
 mod sparse;
 mod stream;
 mod stretch;
+mod tiles;
 mod topk;
 mod train;
 #[cfg(target_arch = "x86_64")]
@@ -297,14 +300,19 @@ impl<T: Real> SeaLayer<T> {
         inputs: &SeaInputs<'_, T>,
         mut out: TensorViewMut<'_, T, 4>,
     ) -> Result<Vec<usize>> {
-        let (shape, _) = self.dims(inputs)?;
+        let (shape, lengths) = self.dims(inputs)?;
         if out.shape() != shape {
             return Err(Error::shape("out", format!("{shape:?}"), &out.shape()));
         }
         let Some(slice) = out.as_mut_slice() else {
             return Err(Error::unsupported("out", "a result is written to contiguous memory"));
         };
-        if let Some(nnz) = self.stream(inputs, slice)? {
+        let fast = if self.config.causal {
+            self.stream(inputs, slice)?
+        } else {
+            self.tiles(inputs, &lengths, slice)?
+        };
+        if let Some(nnz) = fast {
             return Ok(nnz);
         }
         let (trace, _) = self.pass(inputs)?;

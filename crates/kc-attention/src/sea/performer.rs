@@ -233,6 +233,14 @@ impl<T: Real> Map<'_, T> {
     }
 }
 
+/// Where token `t` of `len` stands, over the channels of `out`: the identity stretched over the tokens.
+pub(super) fn place<T: Real>(t: usize, len: usize, out: &mut [T]) {
+    let at = if len > 1 { t as f64 / (len - 1) as f64 * (out.len() - 1) as f64 } else { 0.0 };
+    for (c, x) in out.iter_mut().enumerate() {
+        *x = T::from_f64((1.0 - (at - c as f64).abs()).max(0.0));
+    }
+}
+
 fn largest<T: Real>(x: &[T]) -> T {
     x.iter().fold(-T::INFINITY, |m, &x| if x > m { x } else { m })
 }

@@ -118,8 +118,8 @@ pub(super) fn mix<T: Real>(isa: Isa, weights: &[T], values: &[T], at: &[u32], ou
     }
 }
 
-/// A row of a 3x3 convolution on padded rows, rectified: place `x` of the result sees places `x`, `x + step` and
-/// `x + 2 step` of three rows.
+/// A row of a 3x3 convolution on padded rows: place `x` of the result sees places `x`, `x + step` and `x + 2 step` of
+/// three rows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Taps {
     /// Places of the result.
@@ -128,6 +128,8 @@ pub(super) struct Taps {
     pub(super) step: usize,
     pub(super) c_in: usize,
     pub(super) c_out: usize,
+    /// Results below become it: 0 for a rectified row.
+    pub(super) floor: f32,
 }
 
 impl Taps {
@@ -150,7 +152,7 @@ impl Taps {
             return super::x86::conv(isa, self, rows, w, bias, out);
         }
         let _ = isa;
-        let Taps { width, step, c_in, c_out } = self;
+        let Taps { width, step, c_in, c_out, floor } = self;
         for (x, out) in out.chunks_exact_mut(c_out).take(width).enumerate() {
             out.copy_from_slice(&bias[..c_out]);
             for (i, row) in rows.iter().enumerate() {
@@ -162,7 +164,7 @@ impl Taps {
                     }
                 }
             }
-            out.iter_mut().for_each(|x| *x = x.max(0.0));
+            out.iter_mut().for_each(|x| *x = x.max(floor));
         }
     }
 }
@@ -275,6 +277,17 @@ pub(super) fn pool(ends: f32, x: &[f32], out: &mut [f32]) {
             let after = if i == last { ends } else { x[i + 1] };
             quads[i][3] = (x[i] + after) * 0.5;
         }
+    }
+}
+
+/// A row stretched to twice its length: element `j` of the result reads place `j / 2 - 1 / 4`, bilinearly, of `x`.
+#[inline(always)]
+pub(super) fn stretch(x: &[f32], out: &mut [f32]) {
+    let (pairs, _) = out.as_chunks_mut::<2>();
+    let last = x.len() - 1;
+    for i in 0..=last {
+        let (before, after) = (x[i.max(1) - 1], x[(i + 1).min(last)]);
+        pairs[i] = [0.25 * before + 0.75 * x[i], 0.75 * x[i] + 0.25 * after];
     }
 }
 

@@ -6,7 +6,8 @@ use kc_core::math::Real;
 use kc_core::{Result, TensorView, bytemuck};
 use rayon::prelude::*;
 
-use super::stream::{CHUNK, HeadSums, Plan, REACH, Source, Stream};
+use super::plan::Plan;
+use super::stream::{CHUNK, HeadSums, REACH, Source, Stream};
 use super::{SeaInputs, SeaLayer};
 
 /// Tokens of a segment. Its first eight are prepared twice, which costs a little; fewer segments keep fewer threads busy.
@@ -18,10 +19,10 @@ fn prepared(s: usize) -> usize {
 }
 
 impl<T: Real> SeaLayer<T> {
-    /// The fast way: causal layers of f32 (`None` for others). Writes `out` `[N, H, T, d]` and gives the entries of the
+    /// The fast way of causal layers of f32 (`None` for others). Writes `out` `[N, H, T, d]` and gives the entries of the
     /// matrix of each batch entry. Inputs and result have been checked.
     pub(super) fn stream(&self, inputs: &SeaInputs<'_, T>, out: &mut [T]) -> Result<Option<Vec<usize>>> {
-        if !self.config.causal || inputs.jitter.is_some() {
+        if inputs.jitter.is_some() {
             return Ok(None);
         }
         let (Some(q), Some(k), Some(v)) = (flat(inputs.q), flat(inputs.k), flat(inputs.v)) else {
@@ -102,7 +103,7 @@ impl<T: Real> SeaLayer<T> {
 }
 
 /// The elements in order, if they are f32; borrowed if they lie so.
-fn flat<T: Real>(x: TensorView<'_, T, 4>) -> Option<Cow<'_, [f32]>> {
+pub(super) fn flat<T: Real>(x: TensorView<'_, T, 4>) -> Option<Cow<'_, [f32]>> {
     let x = x.as_type::<f32>()?;
     Some(match x.as_slice() {
         Some(slice) => Cow::Borrowed(slice),

@@ -4,15 +4,12 @@
 //! the values; a row of the estimate is chosen from and forgotten at once. Whole sequences run in segments side by side,
 //! each of which starts eight tokens early, so that its convolutions have seen what they need.
 
-use kc_core::Isa;
-use kc_core::math::{Function, Real, apply_in_place, sum_with};
-use kc_core::neural::{Gelu, gelu};
+use kc_core::math::{Function, apply_in_place};
 
 use super::performer::{RELU_FLOOR, SUM_FLOOR};
-use super::portable::{Product, Taps, dispatch, mix, scores};
-use super::stretch::{edge, open};
-use super::topk::{Selector, count_of_query};
-use super::{SeaConfig, SeaParams};
+use super::plan::{Panels, Plan};
+use super::portable::{Product, Taps, dispatch};
+use super::rows::Chosen;
 
 /// Tokens of a step.
 pub(super) const CHUNK: usize = 32;
@@ -23,93 +20,7 @@ const BEFORE: usize = 4;
 /// Columns that a convolution sees beside its own.
 const BESIDE: usize = 2;
 
-/// A right operand in panels of the width of a register tile.
-#[derive(Debug, Clone)]
-struct Panels {
-    data: Vec<f32>,
-    k: usize,
-    n: usize,
-    wide: usize,
-}
-
-impl Panels {
-    /// Of `w` `[n, k]`, multiplied by `factor`.
-    fn new<T: Real>(isa: Isa, w: &[T], k: usize, factor: f64) -> Self {
-        let n = w.len() / k;
-        let wide = if isa.level() >= kc_core::Level::Avx512 { 32 } else { 16 };
-        let mut data = vec![0.0; n.next_multiple_of(wide) * k];
-        for (i, row) in w.chunks_exact(k).enumerate() {
-            for (j, x) in row.iter().enumerate() {
-                data[(i / wide * k + j) * wide + i % wide] = (x.to_f64() * factor) as f32;
-            }
-        }
-        Panels { data, k, n, wide }
-    }
-
-    /// `out = bias + x w^T`; `x` `[m, k]`, `out` `[m, n]`.
-    fn apply(&self, isa: Isa, m: usize, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
-        let Panels { k, n, wide, .. } = *self;
-        if let Some(bias) = bias {
-            out[..m * n].chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias));
-        }
-        for (panel, b) in self.data.chunks_exact(k * wide).enumerate() {
-            let at = panel * wide;
-            let p = Product { m, n: wide.min(n - at), k, a: [k, 1], b: wide, c: n };
-            p.run(isa, x, b, &mut out[at..], bias.is_some());
-        }
-    }
-}
-
-/// What a stream needs of a layer, laid out for it.
-#[derive(Debug)]
-pub(super) struct Plan {
-    isa: Isa,
-    config: SeaConfig,
-    /// Random features.
-    m: usize,
-    /// Augmented values, a place for the denominator, zeros up to whole registers.
-    wide: usize,
-    queries: Panels,
-    keys: Panels,
-    encoder: Panels,
-    decoder: Panels,
-    gates: Panels,
-    last: Panels,
-    convs: [Vec<f32>; 2],
-    p: SeaParams<f32>,
-}
-
-/// `[c_out, c_in, 3, 3]` as `[3][3][c_in][c_out]`.
-fn by_taps(w: &[f32], c: usize) -> Vec<f32> {
-    let mut out = vec![0.0; w.len()];
-    for (at, x) in w.iter().enumerate() {
-        let (o, i, tap) = (at / (9 * c), at / 9 % c, at % 9);
-        out[(tap * c + i) * c + o] = *x;
-    }
-    out
-}
-
 impl Plan {
-    pub(super) fn new<T: Real>(isa: Isa, config: &SeaConfig, params: &SeaParams<T>) -> Self {
-        let (d, c) = (config.head_dim, config.channels());
-        let root = (d as f64).powf(-0.25);
-        let p: SeaParams<f32> = params.cast();
-        Plan {
-            isa,
-            config: config.clone(),
-            m: config.features(),
-            wide: (2 * d + 1).next_multiple_of(8),
-            queries: Panels::new(isa, &params.proj, d, root * config.score_scale()),
-            keys: Panels::new(isa, &params.proj, d, root),
-            encoder: Panels::new(isa, &params.enc_w, 3 * d, 1.0),
-            decoder: Panels::new(isa, &params.dec_w, 2 * d, 1.0),
-            gates: Panels::new(isa, &params.scale_w, 2 * d, 1.0),
-            last: Panels::new(isa, &params.c3_w, c, 1.0),
-            convs: [by_taps(&p.c1_w, c), by_taps(&p.c2_w, c)],
-            p,
-        }
-    }
-
     /// Values with their places and a 1 for the denominator: `[rows, wide]`.
     fn augment(&self, first: usize, v: &[f32], out: &mut Vec<f32>) {
         let d = self.config.head_dim;
@@ -128,15 +39,6 @@ impl Plan {
         out.resize(rows * self.m, 0.0);
         panels.apply(self.isa, rows, x, None, out);
         out.iter_mut().for_each(|x| *x = x.max(0.0) + RELU_FLOOR as f32);
-    }
-
-    /// Adds tokens from `first` on to the sums of a head `[m, wide]`.
-    fn add(&self, (features, values): (&[f32], &[f32]), part: &mut Vec<f32>, sums: &mut [f64]) {
-        let (m, wide) = (self.m, self.wide);
-        part.resize(m * wide, 0.0);
-        let k = features.len() / m;
-        Product { m, n: wide, k, a: [1, m], b: wide, c: wide }.run(self.isa, features, values, part, false);
-        sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += f64::from(*x));
     }
 
     /// The sums that some tokens of a head add.
@@ -223,7 +125,6 @@ pub(super) struct Stream {
     sums: Vec<HeadSums>,
     /// Rows before each convolution, [`BEFORE`] old ones first: `[rows, width + 2 BESIDE, channels]`.
     planes: [Vec<f32>; 2],
-    selector: Selector,
     scratch: Scratch,
 }
 
@@ -246,11 +147,7 @@ struct Scratch {
     last: Vec<f32>,
     columns: Vec<f32>,
     prob: Vec<f32>,
-    cells: Vec<u32>,
-    /// Columns of every (row, head), one after the other, and where each ends.
-    cols: Vec<u32>,
-    ends: Vec<usize>,
-    raw: Vec<f32>,
+    chosen: Chosen,
 }
 
 impl Stream {
@@ -258,7 +155,7 @@ impl Stream {
     pub(super) fn new(plan: &Plan, next: usize, sums: Vec<HeadSums>) -> Self {
         let line = (plan.config.width() + 2 * BESIDE) * plan.config.channels();
         let planes = [(); 2].map(|()| vec![0.0; (BEFORE + CHUNK) * line]);
-        Stream { next, sums, planes, selector: Selector::default(), scratch: Scratch::default() }
+        Stream { next, sums, planes, scratch: Scratch::default() }
     }
 
     /// Bytes that stay between calls.
@@ -298,7 +195,7 @@ impl Stream {
                 }
             }
         }
-        let taps = Taps { width: w, step: BESIDE, c_in: c, c_out: c };
+        let taps = Taps { width: w, step: BESIDE, c_in: c, c_out: c, floor: 0.0 };
         let (plane, second) = self.planes.split_at_mut(1);
         for t in 0..many {
             let from = [0, 1, 2].map(|i| &plane[0][(t + 2 * i) * line..][..line]);
@@ -309,16 +206,27 @@ impl Stream {
         if let Some(out) = &mut out {
             apply_in_place(isa, Function::Sigmoid, &mut self.scratch.gates);
             let s = &mut self.scratch;
-            s.cols.clear();
-            s.ends.clear();
+            s.chosen.clear();
             for t in 0..many {
                 let from = [0, 1, 2].map(|i| &second[0][(t + 2 * i) * line..][..line]);
                 s.act.resize(w * c, 0.0);
                 taps.run(isa, from, &plan.convs[1], &plan.p.c2_b, &mut s.act);
-                choose(plan, s, &mut self.selector, first + t);
+                choose(plan, s, first + t);
             }
-            entries = s.cols.len();
-            attend(plan, s, source, (first, many), out);
+            entries = s.chosen.entries();
+            for (head, out) in out.iter_mut().enumerate() {
+                let (k, v) = (
+                    source.past(source.k, head, 0, first + many, d),
+                    source.past(source.v, head, 0, first + many, d),
+                );
+                let q = source.now(source.q, head, first, many, d);
+                let gates = &s.gates[head * many * 2..][..many * 2];
+                s.chosen.attend(plan, head, [q, k, v], gates, out);
+                let averages = s.averages[head * many * d..].chunks_exact(d);
+                for ((out, avg), gate) in out.chunks_exact_mut(d).zip(averages).zip(gates.chunks_exact(2)) {
+                    out.iter_mut().zip(avg).for_each(|(out, avg)| *out += (1.0 - gate[1]) * avg);
+                }
+            }
         }
         for plane in &mut self.planes {
             plane.copy_within(many * line..(many + BEFORE) * line, 0);
@@ -355,20 +263,9 @@ impl Stream {
         let inside = Product { m: many, n: wide, k: many, a: [many, 1], b: wide, c: wide };
         inside.run(isa, &s.weights, &s.values, &mut s.read, true);
         plan.add((&s.fk, &s.values), &mut s.part, sums);
-        s.x.resize(many * 3 * d, 0.0);
-        for ((x, read), v) in
-            s.x.chunks_exact_mut(3 * d).zip(s.read.chunks_exact(wide)).zip(v.chunks_exact(d))
-        {
-            let inverse = 1.0 / read[2 * d];
-            x[..2 * d].iter_mut().zip(read).for_each(|(x, y)| *x = y * inverse);
-            x[2 * d..].copy_from_slice(v);
-        }
         let enc = &mut s.enc[head * many * 2 * d..][..many * 2 * d];
-        plan.encoder.apply(isa, many, &s.x, Some(&plan.p.enc_b), enc);
-        dispatch!(isa, normalise(enc, &plan.p.enc_ln_g, &plan.p.enc_ln_b));
-        gelu(Gelu::Exact, enc);
         let gates = &mut s.gates[head * many * 2..][..many * 2];
-        plan.gates.apply(isa, many, enc, Some(&plan.p.scale_b), gates);
+        plan.encode((&s.read, v), &mut s.x, enc, gates);
     }
 
     /// Row decoder of a head: its channels of the first plane.
@@ -393,7 +290,7 @@ impl Stream {
 }
 
 /// The estimate of query `t` from the second convolution, and the columns of its chosen cells, head by head.
-fn choose(plan: &Plan, s: &mut Scratch, selector: &mut Selector, t: usize) {
+fn choose(plan: &Plan, s: &mut Scratch, t: usize) {
     let config = &plan.config;
     let (h, w, t_m) = (config.heads, config.width(), config.t_m);
     s.last.resize(w * h, 0.0);
@@ -413,58 +310,5 @@ fn choose(plan: &Plan, s: &mut Scratch, selector: &mut Selector, t: usize) {
     dispatch!(plan.isa, lower(prob, t_m));
     apply_in_place(plan.isa, Function::Exp, prob);
     dispatch!(plan.isa, unit(prob, t_m));
-    let width = t + 1;
-    s.cells.clear();
-    selector.cells(plan.isa, &s.prob, count_of_query(config, width), &mut s.cells);
-    let (mut at, span) = (0, config.span());
-    for head in 0..h {
-        while let Some(&id) = s.cells.get(at)
-            && (id as usize) < (head + 1) * t_m
-        {
-            let b = id as usize - head * t_m;
-            open(edge(b, width, t_m), edge(b + 1, width, t_m), span, 0, &mut s.cols);
-            at += 1;
-        }
-        s.ends.push(s.cols.len());
-    }
-}
-
-/// Sparse attention and mixture of rows `first..first + many`; head after head, so that keys of neighbours stay near.
-fn attend(
-    plan: &Plan,
-    s: &mut Scratch,
-    source: &Source<'_>,
-    (first, many): (usize, usize),
-    out: &mut [&mut [f32]],
-) {
-    let config = &plan.config;
-    let (h, d) = (config.heads, config.head_dim);
-    let scale = config.score_scale() as f32;
-    for (head, out) in out.iter_mut().enumerate() {
-        let (keys, values) = (
-            source.past(source.k, head, 0, first + many, d),
-            source.past(source.v, head, 0, first + many, d),
-        );
-        let queries = source.now(source.q, head, first, many, d);
-        for (t, (q, out)) in queries.chunks_exact(d).zip(out.chunks_exact_mut(d)).enumerate() {
-            let part = t * h + head;
-            let start = if part == 0 { 0 } else { s.ends[part - 1] };
-            let cols = &s.cols[start..s.ends[part]];
-            let row = head * many + t;
-            let avg = &s.averages[row * d..][..d];
-            let (g0, g1) = (if config.partial_scaler { s.gates[2 * row] } else { 1.0 }, s.gates[2 * row + 1]);
-            if cols.is_empty() {
-                out.iter_mut().zip(avg).for_each(|(out, avg)| *out = (1.0 - g1) * avg);
-                continue;
-            }
-            s.raw.resize(cols.len(), 0.0);
-            let weights = &mut s.raw;
-            scores(plan.isa, q, keys, cols, scale, weights);
-            dispatch!(plan.isa, lower(weights, cols.len()));
-            apply_in_place(plan.isa, Function::Exp, weights);
-            mix(plan.isa, weights, values, cols, out);
-            let share = g1 * g0 / sum_with(plan.isa, weights);
-            out.iter_mut().zip(avg).for_each(|(out, avg)| *out = share * *out + (1.0 - g1) * avg);
-        }
-    }
+    s.chosen.push(plan, &s.prob, t + 1);
 }

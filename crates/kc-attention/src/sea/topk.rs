@@ -59,6 +59,11 @@ pub(super) fn count_of_query(config: &SeaConfig, width: usize) -> usize {
     count(heads * config.k * config.oversample * t_m / width as f64, config.heads * config.t_m)
 }
 
+/// How many cells a query with `width` columns keeps in each head.
+pub(super) fn count_of_head(config: &SeaConfig, width: usize) -> usize {
+    count(config.k * config.oversample * config.t_m as f64 / width as f64, config.t_m)
+}
+
 /// Scratch of [`select`].
 #[derive(Debug, Default)]
 pub(super) struct Selector {
@@ -234,7 +239,7 @@ pub fn topk_mask<T: Real>(prob: TensorView<'_, T, 4>, lengths: &[usize], config:
                 }
             }
             Group::Query => {
-                let many = count(budget * t_m as f64 / len as f64, t_m);
+                let many = count_of_head(config, len);
                 let work = keep.par_chunks_exact_mut(t_m).zip(values.par_chunks_exact(t_m)).enumerate();
                 work.for_each_init(Selector::default, |selector, (row, (keep, values))| {
                     if row % rows < len {

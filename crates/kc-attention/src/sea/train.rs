@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::estimate::{Convs, Estimate, inputs, softmax_backward};
 use super::loss::{LossGrads, SeaLoss, Teacher, loss};
-use super::performer::{Features, Head, Map};
+use super::performer::{self, Features, Head, Map};
 use super::sparse::{SparseOut, sparse_attention_backward, sparse_attention_with};
 use super::stretch::{cell_of, stretch_mask};
 use super::topk::{Kept, topk_mask};
@@ -91,10 +91,7 @@ impl<T: Real> SeaLayer<T> {
             if self.config.causal {
                 place.copy_from_slice(&self.params.pos[t * d..][..d]);
             } else {
-                let at = if len > 1 { t as f64 / (len - 1) as f64 * (d - 1) as f64 } else { 0.0 };
-                for (c, x) in place.iter_mut().enumerate() {
-                    *x = T::from_f64((1.0 - (at - c as f64).abs()).max(0.0));
-                }
+                performer::place(t, len, place);
             }
         }
         out

@@ -163,11 +163,12 @@ macro_rules! width {
                             }
                         }
                     }
+                    let floor = $one(p.floor);
                     for i in 0..R {
                         for j in 0..V - 1 {
-                            $store(out.add(i * p.c_out + j * LANES), $max(sums[i][j], $zero()));
+                            $store(out.add(i * p.c_out + j * LANES), $max(sums[i][j], floor));
                         }
-                        let last = $max(sums[i][V - 1], $zero());
+                        let last = $max(sums[i][V - 1], floor);
                         $store_some(out.add(i * p.c_out + (V - 1) * LANES), mask, last);
                     }
                 }
@@ -492,6 +493,7 @@ macro_rules! levels {
 levels! {
     normalise(rows: &mut [f32], gamma: &[f32], beta: &[f32]);
     pool(ends: f32, x: &[f32], out: &mut [f32]);
+    stretch(x: &[f32], out: &mut [f32]);
     lower(rows: &mut [f32], width: usize);
     unit(rows: &mut [f32], width: usize);
 }
