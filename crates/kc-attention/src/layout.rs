@@ -1,6 +1,6 @@
 //! Shapes of queries, keys and values.
 
-use kc_core::{Element, Error, Result, TensorView};
+use kc_core::{Element, Error, Result, TensorView, TensorViewMut};
 
 /// The order of the middle axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -15,6 +15,17 @@ pub enum Layout {
 impl Layout {
     /// The view as `[B, H, N, D]`.
     pub fn heads_first<'a, E: Element>(self, x: TensorView<'a, E, 4>) -> Result<TensorView<'a, E, 4>> {
+        match self {
+            Layout::Hnd => Ok(x),
+            Layout::Nhd => x.permuted([0, 2, 1, 3]),
+        }
+    }
+
+    /// The view as `[B, H, N, D]`.
+    pub(crate) fn heads_first_mut<E: Element>(
+        self,
+        x: TensorViewMut<'_, E, 4>,
+    ) -> Result<TensorViewMut<'_, E, 4>> {
         match self {
             Layout::Hnd => Ok(x),
             Layout::Nhd => x.permuted([0, 2, 1, 3]),

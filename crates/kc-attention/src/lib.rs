@@ -24,7 +24,7 @@ pub mod soft;
 pub use compare::{Metrics, compare};
 pub use exact::{
     Attention, AttentionConfig, AttentionGrads, PackedAttention, attention, attention_backward,
-    attention_into, attention_varlen, attention_varlen_backward,
+    attention_backward_into, attention_into, attention_varlen, attention_varlen_backward,
 };
 pub use layout::{Dims, Layout};
 pub use mask::{Mask, Select};

@@ -2,7 +2,7 @@
 //!
 //! **Arc-cosine.** `phi(x) = m^-1/2 max(G x, t)`. With `t = 0`,
 //! `E[phi(x) . phi(w)] = |x| |w| (sin a + (pi - a) cos a) / (2 pi)`, `a` the angle between `x` and `w`: half of the
-//! arc-cosine kernel of order 1 . Cho and Saul, "Kernel Methods for Deep Learning"
+//! arc-cosine kernel of order 1. Cho and Saul, "Kernel Methods for Deep Learning"
 //! (2009).
 //!
 //! **Favor.** `phi(x) = max(d^-1/4 G x, 0) + 1e-3`, the generalised-kernel features of the Performer (Choromanski et
@@ -19,7 +19,7 @@
 //! # Ok::<(), kc_core::Error>(())
 //! ```
 
-use kc_core::math::Real;
+use kc_core::math::{self, Real};
 use kc_core::{Error, Result, Tensor, TensorView, TensorViewMut};
 
 use crate::{FeatureMap, Projection, Scalar, check_finite};
@@ -121,10 +121,18 @@ impl<T: Scalar> FeatureMap<T> for Relu<T> {
         check_finite("x", rows, first)?;
         let view = TensorViewMut::from_slice([rows.rows(), self.width()], out)?;
         self.projection.apply_into(rows, view)?;
-        for z in out {
+        for z in &mut *out {
             let scaled = *z * self.scale_in;
-            let cut = if scaled > self.threshold { scaled } else { self.threshold };
+            // NaN, which sums of infinities are, stays.
+            let cut = if scaled < self.threshold { self.threshold } else { scaled };
             *z = cut * self.scale_out + self.offset;
+        }
+        if let Some(at) = math::first_non_finite(out) {
+            return Err(Error::argument(
+                "x",
+                "projections that do not overflow (normalise the rows)",
+                format!("{} in row {}", out[at].to_f64(), first + at / self.width()),
+            ));
         }
         Ok(())
     }

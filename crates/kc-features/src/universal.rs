@@ -341,6 +341,10 @@ impl<T: Scalar> Universal<T> {
                     *re = size * (cos * fr - sin * fi);
                     *im = size * (cos * fi + sin * fr);
                 }
+                if math::first_non_finite(out).is_some() {
+                    // An angle, or a size times its coefficient.
+                    return Err(overflow(name, first + i, f64::INFINITY));
+                }
             }
             Ok(())
         })

@@ -4,13 +4,12 @@
 //! depends on threads: units with few heads are cut into pieces by shape, whose sums are added in order.
 
 use kc_core::{AlignedBuf, DType, Error, Float, Result, Tensor, TensorView, TensorViewMut, par};
-use rayon::prelude::*;
 
-use super::forward::{self, GAP, Job, KEYS, Plan, QUERIES, write_row};
+use super::forward::{self, GAP, Job, KEYS, Plan, Pool, QUERIES, each, write_row};
 use super::kernels::{Left, Right, Scalar, Size};
 use super::window::{Cover, Window};
 use super::{AttentionConfig, check_finite, job, pack, same_shape};
-use crate::layout::{Dims, Layout};
+use crate::layout::Dims;
 use crate::mask::Mask;
 
 /// Units of work that are wanted.
@@ -46,9 +45,38 @@ pub fn attention_backward<E: Float>(
     mask: &Mask<'_>,
     config: &AttentionConfig,
 ) -> Result<AttentionGrads<E>> {
+    let mut grads = AttentionGrads {
+        dq: Tensor::zeros(q.shape())?,
+        dk: Tensor::zeros(k.shape())?,
+        dv: Tensor::zeros(v.shape())?,
+    };
+    let to = [grads.dq.view_mut(), grads.dk.view_mut(), grads.dv.view_mut()];
+    attention_backward_into(q, k, v, o, lse, d_o, mask, config, to)?;
+    Ok(grads)
+}
+
+/// As [`attention_backward`], into `[dq, dk, dv]` of the shapes of `q`, `k` and `v`. After an error their content is
+/// unspecified.
+///
+/// # Errors
+/// As [`attention_backward`], and `Shape` if a gradient has another shape.
+pub fn attention_backward_into<E: Float>(
+    q: TensorView<'_, E, 4>,
+    k: TensorView<'_, E, 4>,
+    v: TensorView<'_, E, 4>,
+    o: TensorView<'_, E, 4>,
+    lse: TensorView<'_, f32, 3>,
+    d_o: TensorView<'_, E, 4>,
+    mask: &Mask<'_>,
+    config: &AttentionConfig,
+    grads: [TensorViewMut<'_, E, 4>; 3],
+) -> Result<()> {
     let job = job([q, k, v], mask, config)?;
     same_shape("o", q.shape(), o.shape())?;
     same_shape("d_o", q.shape(), d_o.shape())?;
+    for ((name, x), grad) in [("dq", q), ("dk", k), ("dv", v)].into_iter().zip(&grads) {
+        same_shape(name, x.shape(), grad.shape())?;
+    }
     let Dims { batch, heads, queries, .. } = job.dims;
     same_shape("lse", [batch, heads, queries], lse.shape())?;
     if config.check_finite {
@@ -61,19 +89,16 @@ pub fn attention_backward<E: Float>(
         }
     }
     let layout = config.layout;
-    let grads = AttentionGrads {
-        dq: Tensor::zeros(q.shape())?,
-        dk: Tensor::zeros(k.shape())?,
-        dv: Tensor::zeros(v.shape())?,
-    };
     let (o, d_o) = (layout.heads_first(o)?, layout.heads_first(d_o)?);
+    let [dq, dk, dv] = grads.map(|grad| layout.heads_first_mut(grad));
+    let grads = [dq?, dk?, dv?];
     if E::DTYPE == DType::F64 {
         let mut exact = Tensor::<f64, 3>::zeros(lse.shape())?;
-        let mut again = Tensor::<E, 4>::zeros(q.shape())?;
-        forward::run::<E, f64, f64>(&job, layout, again.view_mut(), Some(exact.view_mut()))?;
-        run::<E, f64, f64>(&Given { job, o, d_o, lse: exact.view() }, layout, grads)
+        let mut again = Tensor::<E, 4>::zeros(o.shape())?;
+        forward::run::<E, f64, f64>(&job, again.view_mut(), Some(exact.view_mut()))?;
+        run::<E, f64, f64>(&Given { job, o, d_o, lse: exact.view() }, grads)
     } else {
-        run::<E, f32, f32>(&Given { job, o, d_o, lse }, layout, grads)
+        run::<E, f32, f32>(&Given { job, o, d_o, lse }, grads)
     }
 }
 
@@ -99,26 +124,28 @@ impl<'a, T: Scalar> Packed<'a, T> {
         plan.keys * (2 * plan.depth + plan.channels)
     }
 
-    fn new<E: Float>(room: &'a mut [T], job: &Job<'_, E>, plan: &Plan, batch: usize, head: usize) -> Self {
+    fn new(room: &'a mut [T], plan: &Plan) -> Self {
         let (keys, rest) = room.split_at_mut(plan.keys * plan.depth);
         let (values, key_channels) = rest.split_at_mut(plan.keys * plan.depth);
-        let packed = Packed { keys, values, key_channels };
-        let mut buffer = vec![T::ZERO; plan.panels[0] * plan.channels];
+        Packed { keys, values, key_channels }
+    }
+
+    fn fill<E: Float>(&mut self, job: &Job<'_, E>, plan: &Plan, [batch, head]: [usize; 2]) {
+        let mut buffer = vec![T::ZERO; plan.buffer()];
         let (k, v) = (job.k.outer(batch).matrix(head), job.v.outer(batch).matrix(head));
         for t in 0..plan.keys.div_ceil(KEYS) {
             let tile = plan.tile(t);
             let there = tile.start..tile.end.min(job.dims.keys);
             let at = tile.start * plan.depth;
-            pack::by_rows(k, there.clone(), plan.panels, T::ONE, &mut buffer, &mut packed.keys[at..]);
-            pack::by_rows(v, there.clone(), plan.panels, T::ONE, &mut buffer, &mut packed.values[at..]);
-            let to = &mut packed.key_channels[tile.start * plan.channels..];
-            pack::by_channels(k, there, tile.len(), plan.panels, &mut buffer, to);
+            pack::by_rows(job, plan, k, there.clone(), &mut buffer, &mut self.keys[at..]);
+            pack::by_rows(job, plan, v, there.clone(), &mut buffer, &mut self.values[at..]);
+            let to = &mut self.key_channels[tile.start * plan.channels..];
+            pack::by_channels(plan, k, there, tile.len(), &mut buffer, to);
         }
-        packed
     }
 }
 
-/// The gradient of the queries of a tile.
+/// The gradient of the queries of a tile, `[1, 1, queries, D]`.
 struct Target<'a, E: Float> {
     head: usize,
     first: usize,
@@ -133,30 +160,25 @@ struct Sums<'a, T: Scalar> {
 
 fn run<E: Float, T: Scalar, L: Float>(
     given: &Given<'_, E, L>,
-    layout: Layout,
-    mut grads: AttentionGrads<E>,
-) -> Result<AttentionGrads<E>> {
+    [dq, dk, dv]: [TensorViewMut<'_, E, 4>; 3],
+) -> Result<()> {
     let (dims, plan) = (&given.job.dims, given.job.plan::<T>());
     let units = dims.batch * dims.kv_heads;
     let group = dims.heads / dims.kv_heads;
     let tiles = dims.queries.div_ceil(QUERIES);
     let pieces = (UNITS / units.max(1)).clamp(1, (group * tiles).max(1));
-    let (heads, tokens) = match layout {
-        Layout::Hnd => (1, 2),
-        Layout::Nhd => (2, 1),
-    };
     let mut targets = Vec::new();
-    for dq in grads.dq.view_mut().chunks(0, 1)? {
-        for (head, dq) in dq.chunks(heads, 1)?.into_iter().enumerate() {
-            for (tile, dq) in dq.chunks(tokens, QUERIES)?.into_iter().enumerate() {
+    for dq in dq.chunks(0, 1)? {
+        for (head, dq) in dq.chunks(1, 1)?.into_iter().enumerate() {
+            for (tile, dq) in dq.chunks(2, QUERIES)?.into_iter().enumerate() {
                 targets.push(Target { head, first: tile * QUERIES, dq });
             }
         }
     }
     let mut targets = targets.into_iter();
     let mut of_keys = Vec::new();
-    for (dk, dv) in grads.dk.view_mut().chunks(0, 1)?.into_iter().zip(grads.dv.view_mut().chunks(0, 1)?) {
-        of_keys.extend(dk.chunks(heads, 1)?.into_iter().zip(dv.chunks(heads, 1)?));
+    for (dk, dv) in dk.chunks(0, 1)?.into_iter().zip(dv.chunks(0, 1)?) {
+        of_keys.extend(dk.chunks(1, 1)?.into_iter().zip(dv.chunks(1, 1)?));
     }
     let mut of_keys = of_keys.into_iter();
     // Large blocks get huge pages, so everything of a round lies in two.
@@ -164,38 +186,41 @@ fn run<E: Float, T: Scalar, L: Float>(
     let mut room = AlignedBuf::<T>::zeroed(most.saturating_mul(Packed::<T>::len(&plan)))?;
     let sum = (plan.keys + plan.rows) * plan.channels;
     let mut sums = AlignedBuf::<T>::zeroed(most.saturating_mul(pieces).saturating_mul(2 * sum))?;
+    let (small, threads) = (given.job.is_small(), Pool::new());
     for units in par::chunks(units, UNITS) {
-        let place = |unit: usize| (unit / dims.kv_heads, unit % dims.kv_heads);
-        let rooms: Vec<_> = units.clone().zip(room.chunks_mut(Packed::<T>::len(&plan))).collect();
-        let pack =
-            |(unit, room): (usize, _)| Packed::new(room, &given.job, &plan, place(unit).0, place(unit).1);
-        let packed: Vec<Packed<'_, T>> = rooms.into_par_iter().map(pack).collect();
+        let mut packed = Vec::new();
+        for (unit, room) in units.clone().zip(room.chunks_mut(Packed::<T>::len(&plan))) {
+            packed.push((Packed::new(room, &plan), [unit / dims.kv_heads, unit % dims.kv_heads]));
+        }
+        each(small, packed.iter_mut().collect(), |(packed, place)| {
+            packed.fill(&given.job, &plan, *place);
+            Ok(())
+        })?;
         let mut work = Vec::new();
-        for (unit, packed) in units.clone().zip(&packed) {
+        for (packed, [batch, _]) in &packed {
             let mut shares: Vec<Vec<Target<'_, E>>> = (0..pieces).map(|_| Vec::new()).collect();
             for (i, target) in targets.by_ref().take(group * tiles).enumerate() {
                 shares[i % pieces].push(target);
             }
-            work.extend(shares.into_iter().map(|share| (place(unit).0, packed, share)));
+            work.extend(shares.into_iter().map(|share| (*batch, packed, share)));
         }
-        let work: Vec<_> = work.into_iter().zip(sums.chunks_mut(2 * sum)).collect();
-        work.into_par_iter().with_max_len(1).try_for_each_init(
-            || Tile::<T>::new(&plan),
-            |tile, ((batch, packed, share), sums)| {
-                let tile = tile.as_mut().map_err(|e| e.clone())?;
-                sums.fill(T::ZERO);
-                let (dk, dv) = sums.split_at_mut(sum);
-                let mut sums = Sums { dk, dv };
-                for target in share {
-                    tile.differentiate(given, &plan, batch, packed, target, &mut sums);
-                }
-                Ok::<(), Error>(())
-            },
-        )?;
-        let parts: Vec<_> =
-            sums.chunks_mut(2 * sum * pieces).take(units.len()).zip(of_keys.by_ref()).collect();
+        let work = work.into_iter().zip(sums.chunks_mut(2 * sum)).collect();
+        each(small, work, |((batch, packed, share), sums)| {
+            sums.fill(T::ZERO);
+            let (dk, dv) = sums.split_at_mut(sum);
+            let mut sums = Sums { dk, dv };
+            threads.with(
+                || Tile::new(&plan),
+                |tile| {
+                    for target in share {
+                        tile.differentiate(given, &plan, batch, packed, target, &mut sums);
+                    }
+                },
+            )
+        })?;
+        let parts = sums.chunks_mut(2 * sum * pieces).take(units.len()).zip(of_keys.by_ref()).collect();
         let scale = T::from_f64(given.job.scale);
-        parts.into_par_iter().for_each(|(pieces, (mut dk, mut dv))| {
+        each(small, parts, |(pieces, (mut dk, mut dv))| {
             let (first, rest) = pieces.split_at_mut(2 * sum);
             for piece in rest.chunks_exact(2 * sum) {
                 first.iter_mut().zip(piece).for_each(|(a, b)| *a += *b);
@@ -204,12 +229,13 @@ fn run<E: Float, T: Scalar, L: Float>(
             sum_dk.iter_mut().for_each(|x| *x = *x * scale);
             for j in 0..dims.keys {
                 let row = j * plan.channels..j * plan.channels + plan.depth;
-                write_row(&mut dk, j, &sum_dk[row.clone()]);
-                write_row(&mut dv, j, &sum_dv[row]);
+                write_row(&mut dk, [0, 0, j], &sum_dk[row.clone()]);
+                write_row(&mut dv, [0, 0, j], &sum_dv[row]);
             }
-        });
+            Ok(())
+        })?;
     }
-    Ok(grads)
+    Ok(())
 }
 
 /// The memory of a thread.
@@ -230,16 +256,16 @@ struct Tile<T: Scalar> {
 impl<T: Scalar> Tile<T> {
     fn new(plan: &Plan) -> Result<Self> {
         Ok(Tile {
-            q: AlignedBuf::zeroed(QUERIES * plan.depth)?,
-            d_o: AlignedBuf::zeroed(QUERIES * plan.depth)?,
-            q_channels: AlignedBuf::zeroed(QUERIES * plan.channels)?,
-            d_o_channels: AlignedBuf::zeroed(QUERIES * plan.channels)?,
-            scores: AlignedBuf::zeroed(QUERIES * (KEYS + GAP))?,
-            products: AlignedBuf::zeroed(QUERIES * (KEYS + GAP))?,
-            dq: AlignedBuf::zeroed(QUERIES * (plan.channels + GAP))?,
-            buffer: AlignedBuf::zeroed(plan.panels[0].max(plan.rows) * plan.channels)?,
-            shift: vec![T::ZERO; QUERIES],
-            delta: vec![T::ZERO; QUERIES],
+            q: AlignedBuf::zeroed(plan.queries * plan.depth)?,
+            d_o: AlignedBuf::zeroed(plan.queries * plan.depth)?,
+            q_channels: AlignedBuf::zeroed(plan.queries * plan.channels)?,
+            d_o_channels: AlignedBuf::zeroed(plan.queries * plan.channels)?,
+            scores: AlignedBuf::zeroed(plan.queries * (KEYS + GAP))?,
+            products: AlignedBuf::zeroed(plan.queries * (KEYS + GAP))?,
+            dq: AlignedBuf::zeroed(plan.queries * (plan.channels + GAP))?,
+            buffer: AlignedBuf::zeroed(plan.channels)?,
+            shift: vec![T::ZERO; plan.queries],
+            delta: vec![T::ZERO; plan.queries],
             window: Window::new(),
         })
     }
@@ -258,12 +284,13 @@ impl<T: Scalar> Tile<T> {
         let queries = target.first..job.dims.queries.min(target.first + QUERIES);
         let rows = queries.len().next_multiple_of(plan.rows);
         let (stride, dq_stride) = (KEYS + GAP, plan.channels + GAP);
-        let groups = [plan.rows, plan.rows];
         let (q, d_o) = (job.q.outer(batch).matrix(head), given.d_o.outer(batch).matrix(head));
-        pack::by_rows(q, queries.clone(), groups, job.factor(), &mut self.buffer, &mut self.q);
-        pack::by_rows(d_o, queries.clone(), groups, T::ONE, &mut self.buffer, &mut self.d_o);
-        pack::by_channels(q, queries.clone(), rows, plan.panels, &mut self.buffer, &mut self.q_channels);
-        pack::by_channels(d_o, queries.clone(), rows, plan.panels, &mut self.buffer, &mut self.d_o_channels);
+        pack::rows(q, queries.clone(), rows, &mut self.q);
+        pack::rows(d_o, queries.clone(), rows, &mut self.d_o);
+        pack::by_channels(plan, q, queries.clone(), rows, &mut self.buffer, &mut self.q_channels);
+        pack::by_channels(plan, d_o, queries.clone(), rows, &mut self.buffer, &mut self.d_o_channels);
+        let factor = job.factor::<T>();
+        self.q[..rows * plan.depth].iter_mut().for_each(|x| *x = *x * factor);
         // Rows that are not there, or see no key, have weight 0.
         self.shift[..rows].fill(T::INFINITY);
         self.delta[..rows].fill(T::ZERO);
@@ -272,8 +299,8 @@ impl<T: Scalar> Tile<T> {
             let lse = lse.at([i]).to_f64();
             if lse > f64::NEG_INFINITY {
                 self.shift[r] = T::from_f64(lse * std::f64::consts::LOG2_E);
-                let pairs = o.row(i).iter().zip(d_o.row(i).iter());
-                self.delta[r] = T::from_f64(pairs.map(|(o, d)| o.to_f64() * d.to_f64()).sum());
+                pack::row(o, i, &mut self.buffer);
+                self.delta[r] = T::from_f64(dot(&self.buffer[..plan.depth], &self.d_o[r * plan.depth..]));
             }
         }
         self.dq[..rows * dq_stride].fill(T::ZERO);
@@ -283,17 +310,17 @@ impl<T: Scalar> Tile<T> {
             let tile = plan.tile(t);
             let seen = tile.start..end.min(tile.end);
             let padded = seen.len().next_multiple_of(plan.panels[0]).min(tile.len());
-            let cover = self.window.look(&job.mask, &job.dims, [batch, head], &queries, &seen);
+            let cover = self.window.look(&job.mask, &job.dims, batch, &(head..head + 1), &queries, &seen);
             if cover == Cover::None {
                 continue;
             }
             let size = Size { rows, depth: plan.depth, columns: padded };
             let at = tile.start * plan.depth;
             let right = |data| Right { data, depth: plan.depth };
-            let left = Left::packed(&self.q, plan.rows, plan.depth);
+            let left = Left::rows(&self.q, plan.depth);
             let keys = right(&packed.keys[at..]);
             (kernels.product)(job.isa, left, keys, &mut self.scores, stride, size, false);
-            let left = Left::packed(&self.d_o, plan.rows, plan.depth);
+            let left = Left::rows(&self.d_o, plan.depth);
             let values = right(&packed.values[at..]);
             (kernels.product)(job.isa, left, values, &mut self.products, stride, size, false);
             self.window.apply(cover, &mut self.scores, stride, queries.len(), padded);
@@ -330,7 +357,18 @@ impl<T: Scalar> Tile<T> {
         for r in 0..queries.len() {
             let row = &mut self.dq[r * dq_stride..][..plan.depth];
             row.iter_mut().for_each(|x| *x = *x * scale);
-            write_row(&mut target.dq, r, row);
+            write_row(&mut target.dq, [0, 0, r], row);
         }
     }
+}
+
+/// The sum of products of `a` with the front of `b`.
+fn dot<T: Scalar>(a: &[T], b: &[T]) -> f64 {
+    let mut sums = [0.0; 4];
+    for (a, b) in a.chunks(4).zip(b.chunks(4)) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a.to_f64() * b.to_f64();
+        }
+    }
+    (sums[0] + sums[1]) + (sums[2] + sums[3])
 }

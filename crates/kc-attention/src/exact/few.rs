@@ -9,11 +9,10 @@ use kc_core::math::first_non_finite;
 use kc_core::{AlignedBuf, Error, Float, Result, TensorView, TensorViewMut, par};
 use rayon::prelude::*;
 
-use super::forward::{GAP, Job, KEYS, write_row};
+use super::forward::{GAP, Job, KEYS, Pool, write_row};
 use super::kernels::{BLOCK, Kernels, Running, Scalar};
 use super::pack;
 use super::window::{Cover, Window};
-use crate::layout::Layout;
 
 /// Most rows of a problem.
 const ROWS: usize = 16;
@@ -56,42 +55,38 @@ impl<T: Scalar> Part<T> {
     }
 }
 
-/// Attention into `out` (in `layout`) and `lse` `[B, Hq, Nq]`.
+/// Attention into `out` `[B, Hq, Nq, D]` and `lse` `[B, Hq, Nq]`.
 pub(super) fn run<E: Float, T: Scalar, L: Float>(
     job: &Job<'_, E>,
-    layout: Layout,
-    out: TensorViewMut<'_, E, 4>,
-    lse: Option<TensorViewMut<'_, L, 3>>,
+    mut out: TensorViewMut<'_, E, 4>,
+    mut lse: Option<TensorViewMut<'_, L, 3>>,
 ) -> Result<()> {
     let dims = &job.dims;
     let group = dims.heads / dims.kv_heads;
     let channels = dims.channels.next_multiple_of(T::kernels(job.isa).columns / 2);
     let pieces: Vec<Range<usize>> = par::chunks(dims.keys, PIECE).collect();
-    let work = (0..dims.batch * dims.kv_heads * pieces.len()).into_par_iter();
-    let parts = work.map_init(
-        || Tile::<T>::new(channels),
-        |tile, item| {
-            let tile = tile.as_mut().map_err(|e| e.clone())?;
-            let (unit, piece) = (item / pieces.len(), &pieces[item % pieces.len()]);
-            Ok::<_, Error>(tile.attend(job, unit, piece.clone()))
-        },
-    );
-    let parts = parts.collect::<Result<Vec<Part<T>>>>()?;
-    let (mut out, mut lse) = (out, lse);
-    for (unit, parts) in parts.chunks(pieces.len()).enumerate() {
+    let tiles = Pool::new();
+    let attend = |item: usize| {
+        let (unit, piece) = (item / pieces.len(), &pieces[item % pieces.len()]);
+        let mut part = Part::new(group * dims.queries, channels);
+        let new = || Tile::new(group * dims.queries, channels);
+        tiles.with(new, |tile| tile.attend(job, unit, piece.clone(), &mut part))?;
+        Ok::<_, Error>(part)
+    };
+    let work = 0..dims.batch * dims.kv_heads * pieces.len();
+    let parts: Result<Vec<Part<T>>> = match job.is_small() {
+        true => work.map(attend).collect(),
+        false => work.into_par_iter().map(attend).collect(),
+    };
+    for (unit, parts) in parts?.chunks(pieces.len()).enumerate() {
         let (batch, kv_head) = (unit / dims.kv_heads, unit % dims.kv_heads);
         for r in 0..group * dims.queries {
-            let (head, i) = (kv_head * group + r / dims.queries, r % dims.queries);
+            let place = [batch, kv_head * group + r / dims.queries, r % dims.queries];
             let (top, sum, row) = merge(parts, r);
-            let part = out.reborrow().slice(0, batch..batch + 1)?;
-            let mut part = match layout {
-                Layout::Hnd => part.slice(1, head..head + 1)?,
-                Layout::Nhd => part.slice(2, head..head + 1)?,
-            };
-            write_row(&mut part, i, &row[..dims.channels]);
+            write_row(&mut out, place, &row[..dims.channels]);
             if let Some(lse) = &mut lse {
                 let nats = (top.to_f64() + sum.to_f64().log2()) * std::f64::consts::LN_2;
-                lse.set([batch, head, i], L::from_f64(nats));
+                lse.set(place, L::from_f64(nats));
             }
         }
     }
@@ -129,17 +124,17 @@ struct Tile<T: Scalar> {
 }
 
 impl<T: Scalar> Tile<T> {
-    fn new(channels: usize) -> Result<Self> {
+    fn new(count: usize, channels: usize) -> Result<Self> {
         Ok(Tile {
             channels,
-            q: AlignedBuf::zeroed(ROWS * channels)?,
-            scores: AlignedBuf::zeroed(ROWS * (KEYS + GAP))?,
+            q: AlignedBuf::zeroed(count * channels)?,
+            scores: AlignedBuf::zeroed(count * (KEYS + GAP))?,
             rows: AlignedBuf::zeroed(BLOCK * channels)?,
             window: Window::new(),
         })
     }
 
-    fn attend<E: Float>(&mut self, job: &Job<'_, E>, unit: usize, piece: Range<usize>) -> Part<T> {
+    fn attend<E: Float>(&mut self, job: &Job<'_, E>, unit: usize, piece: Range<usize>, part: &mut Part<T>) {
         let (dims, channels, stride) = (&job.dims, self.channels, KEYS + GAP);
         let Kernels { columns, dots, blend, soften, .. } = T::kernels(job.isa);
         let (batch, kv_head) = (unit / dims.kv_heads, unit % dims.kv_heads);
@@ -152,7 +147,7 @@ impl<T: Scalar> Tile<T> {
             to[..dims.channels].iter_mut().for_each(|x| *x = *x * factor);
             to[dims.channels..].fill(T::ZERO);
         }
-        let mut part = Part::new(count, channels);
+        let heads = kv_head * group..(kv_head + 1) * group;
         let (k, v) = (job.k.outer(batch).matrix(kv_head), job.v.outer(batch).matrix(kv_head));
         for start in piece.clone().step_by(KEYS) {
             let keys = start..piece.end.min(start + KEYS);
@@ -165,15 +160,11 @@ impl<T: Scalar> Tile<T> {
                 // What is not finite in a key shows in its scores.
                 job.note(first_non_finite(&self.scores[r * stride..][..keys.len()]).is_none());
             }
-            for g in 0..group {
-                let scores = &mut self.scores[g * dims.queries * stride..];
-                let head = [batch, kv_head * group + g];
-                let cover = self.window.look(&job.mask, dims, head, &(0..dims.queries), &keys);
-                if cover == Cover::None {
-                    (0..dims.queries).for_each(|r| scores[r * stride..][..padded].fill(-T::INFINITY));
-                } else {
-                    self.window.apply(cover, scores, stride, dims.queries, padded);
-                }
+            let cover = self.window.look(&job.mask, dims, batch, &heads, &(0..dims.queries), &keys);
+            if cover == Cover::None {
+                (0..count).for_each(|r| self.scores[r * stride..][..padded].fill(-T::INFINITY));
+            } else {
+                self.window.apply(cover, &mut self.scores, stride, count, padded);
             }
             soften(job.isa, &mut self.scores, stride, padded, &mut part.state());
             for j in (0..keys.len()).step_by(BLOCK) {
@@ -183,7 +174,6 @@ impl<T: Scalar> Tile<T> {
         }
         // And what is not finite in a value shows in the output, whatever its weight.
         job.note(first_non_finite(&part.out).is_none());
-        part
     }
 }
 

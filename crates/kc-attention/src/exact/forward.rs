@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use kc_core::{AlignedBuf, Error, Float, Isa, Result, TensorView, TensorViewMut, par};
 use rayon::prelude::*;
@@ -9,7 +10,7 @@ use rayon::prelude::*;
 use super::kernels::{Kernels, Left, Right, Running, Scalar, Size};
 use super::window::{Cover, Window};
 use super::{few, pack};
-use crate::layout::{Dims, Layout};
+use crate::layout::Dims;
 use crate::mask::Mask;
 
 /// Queries of a tile: a multiple of the rows of every level's register tile.
@@ -20,6 +21,10 @@ pub(super) const KEYS: usize = 128;
 pub(super) const GAP: usize = 16;
 /// Bytes of packed keys and values at a time, if a head's are not more.
 const PACKED: usize = 4 << 20;
+/// Rows up to which heads of a group share a tile.
+const SHARED: usize = 24;
+/// Products below which threads cost more than they bring.
+const SMALL: usize = 1 << 20;
 
 /// Valid shapes and settings. Views are `[B, H, N, D]`.
 #[derive(Debug)]
@@ -56,6 +61,7 @@ impl<E: Float> Job<'_, E> {
         Plan {
             panels: [columns, grain],
             rows,
+            queries: QUERIES.min(self.dims.queries.max(SHARED).next_multiple_of(rows)),
             depth: self.dims.channels,
             channels: self.dims.channels.next_multiple_of(grain),
             keys: self.dims.keys.next_multiple_of(grain),
@@ -68,8 +74,10 @@ impl<E: Float> Job<'_, E> {
 pub(super) struct Plan {
     /// Columns of a panel, and what the last is a multiple of.
     pub(super) panels: [usize; 2],
-    /// Rows of a group of a left factor.
+    /// What the rows of a product are a multiple of.
     pub(super) rows: usize,
+    /// Most rows of a tile.
+    pub(super) queries: usize,
     /// Channels.
     pub(super) depth: usize,
     /// Channels, padded.
@@ -83,58 +91,105 @@ impl Plan {
     pub(super) fn tile(&self, t: usize) -> Range<usize> {
         t * KEYS..self.keys.min((t + 1) * KEYS)
     }
+
+    /// Elements of the buffer that packing needs.
+    pub(super) fn buffer(&self) -> usize {
+        self.panels[0] * self.channels
+    }
 }
 
-/// Output and lse of some queries of a head.
+impl<E: Float> Job<'_, E> {
+    /// True if one thread is enough.
+    pub(super) fn is_small(&self) -> bool {
+        let Dims { batch, heads, queries, keys, channels, .. } = self.dims;
+        [heads, queries, keys, channels].iter().fold(batch, |all, n| all.saturating_mul(*n)) <= SMALL
+    }
+}
+
+/// Runs `body` on each item, `small` jobs on this thread.
+pub(super) fn each<I: Send>(
+    small: bool,
+    items: Vec<I>,
+    body: impl Fn(I) -> Result<()> + Send + Sync,
+) -> Result<()> {
+    if small {
+        return items.into_iter().try_for_each(body);
+    }
+    items.into_par_iter().with_max_len(1).try_for_each(body)
+}
+
+/// What threads took and gave back.
+pub(super) struct Pool<T>(Mutex<Vec<T>>);
+
+impl<T> Pool<T> {
+    pub(super) fn new() -> Self {
+        Pool(Mutex::new(Vec::new()))
+    }
+
+    /// Runs `body` with one that was given back, or a new one.
+    pub(super) fn with(&self, new: impl FnOnce() -> Result<T>, body: impl FnOnce(&mut T)) -> Result<()> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut taken = kept.map_or_else(new, Ok)?;
+        body(&mut taken);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(taken);
+        Ok(())
+    }
+}
+
+/// Output and lse of some queries: of one head, or all of several heads of a group.
 struct Target<'a, E: Float, L: Float> {
     batch: usize,
-    head: usize,
-    first: usize,
+    heads: Range<usize>,
+    queries: Range<usize>,
+    /// `[1, heads, queries, D]`
     out: TensorViewMut<'a, E, 4>,
     lse: Option<TensorViewMut<'a, L, 3>>,
 }
 
-/// Attention into `out` (in `layout`) and `lse` `[B, Hq, Nq]`.
+/// Attention into `out` `[B, Hq, Nq, D]` and `lse` `[B, Hq, Nq]`.
 pub(super) fn run<E: Float, T: Scalar, L: Float>(
     job: &Job<'_, E>,
-    layout: Layout,
     out: TensorViewMut<'_, E, 4>,
     lse: Option<TensorViewMut<'_, L, 3>>,
 ) -> Result<()> {
     if few::fits(job) {
-        return few::run::<E, T, L>(job, layout, out, lse);
+        return few::run::<E, T, L>(job, out, lse);
     }
     let (dims, plan) = (&job.dims, job.plan::<T>());
-    let units = dims.batch * dims.kv_heads;
     let sizes = [plan.keys.checked_mul(plan.depth), plan.keys.checked_mul(plan.channels)];
     let [Some(keys), Some(values)] = sizes else {
         return Err(Error::too_large("k", u64::MAX, isize::MAX as u64, "bytes"));
     };
-    let at_a_time = (PACKED / (keys + values).saturating_mul(size_of::<T>()).max(1)).clamp(1, units.max(1));
+    let mut targets = targets(dims, out, lse)?;
+    if targets.is_empty() {
+        // Nothing reads the keys and values, so that they have to be looked at.
+        job.note(false);
+        return Ok(());
+    }
+    let units = dims.batch * dims.kv_heads;
+    let tiles = Pool::new();
+    let run = |target, packed: Option<(&[T], &[T])>| {
+        tiles.with(|| Tile::new(&plan, packed.is_none()), |tile| tile.attend(job, &plan, packed, target))
+    };
+    if targets.len() <= units {
+        // Each packs what only it reads.
+        return each(job.is_small(), targets, |target| run(target, None));
+    }
+    let at_a_time = (PACKED / (keys + values).saturating_mul(size_of::<T>()).max(1)).clamp(1, units);
     // One block, as large blocks get huge pages.
     let mut packed = AlignedBuf::<T>::zeroed(at_a_time.saturating_mul(keys.saturating_add(values)))?;
     let (packed_keys, packed_values) = packed.split_at_mut(at_a_time * keys);
-    let mut targets = targets(dims, layout, out, lse)?.into_iter().peekable();
     for units in par::chunks(units, at_a_time) {
-        let first = units.start;
         pack::keys_and_values(job, &plan, units.clone(), packed_keys, packed_values);
-        let mut tasks = Vec::new();
-        let unit = |t: &Target<'_, E, L>| t.batch * dims.kv_heads + dims.kv_head(t.head);
-        while let Some(task) = targets.next_if(|t| unit(t) < units.end) {
-            tasks.push(task);
-        }
+        let unit = |t: &Target<'_, E, L>| t.batch * dims.kv_heads + dims.kv_head(t.heads.start);
+        let rest = targets.split_off(targets.partition_point(|t| unit(t) < units.end));
+        let mut tasks = std::mem::replace(&mut targets, rest);
         // The longest first, so that threads end together.
-        tasks.sort_by_key(|t| std::cmp::Reverse(job.mask.end(t.first + QUERIES, dims)));
-        let (packed_keys, packed_values) = (&*packed_keys, &*packed_values);
-        tasks.into_par_iter().with_max_len(1).try_for_each_init(
-            || Tile::new(&plan),
-            |tile, target| {
-                let tile = tile.as_mut().map_err(|e| e.clone())?;
-                let at = unit(&target) - first;
-                tile.attend(job, &plan, &packed_keys[at * keys..], &packed_values[at * values..], target);
-                Ok::<(), Error>(())
-            },
-        )?;
+        tasks.sort_by_key(|t| std::cmp::Reverse(job.mask.end(t.queries.end - 1, dims)));
+        each(job.is_small(), tasks, |target| {
+            let at = unit(&target) - units.start;
+            run(target, Some((&packed_keys[at * keys..], &packed_values[at * values..])))
+        })?;
     }
     Ok(())
 }
@@ -142,29 +197,34 @@ pub(super) fn run<E: Float, T: Scalar, L: Float>(
 /// The parts of the results, head by head.
 fn targets<'a, E: Float, L: Float>(
     dims: &Dims,
-    layout: Layout,
     out: TensorViewMut<'a, E, 4>,
     lse: Option<TensorViewMut<'a, L, 3>>,
 ) -> Result<Vec<Target<'a, E, L>>> {
-    let (heads, queries) = match layout {
-        Layout::Hnd => (1, 2),
-        Layout::Nhd => (2, 1),
-    };
-    let tiles = dims.queries.div_ceil(QUERIES);
-    let mut all = Vec::with_capacity(dims.batch * dims.heads * tiles);
+    let group = dims.heads / dims.kv_heads;
+    let pieces = group.div_ceil((SHARED / dims.queries.max(1)).max(1));
+    let share = group.div_ceil(pieces.max(1)).max(1);
+    let mut all = Vec::new();
     for (batch, out) in out.chunks(0, 1)?.into_iter().enumerate() {
-        for (head, out) in out.chunks(heads, 1)?.into_iter().enumerate() {
-            for (tile, out) in out.chunks(queries, QUERIES)?.into_iter().enumerate() {
-                all.push(Target { batch, head, first: tile * QUERIES, out, lse: None });
+        for (unit, out) in out.chunks(1, group.max(1))?.into_iter().enumerate() {
+            for (piece, out) in out.chunks(1, share)?.into_iter().enumerate() {
+                let head = unit * group + piece * share;
+                let heads = head..head + out.shape()[1];
+                for (tile, out) in out.chunks(2, QUERIES)?.into_iter().enumerate() {
+                    let (heads, first) = (heads.clone(), tile * QUERIES);
+                    let queries = first..first + out.shape()[2];
+                    all.push(Target { batch, heads, queries, out, lse: None });
+                }
             }
         }
     }
     if let Some(lse) = lse {
         let mut rest = all.iter_mut();
         for lse in lse.chunks(0, 1)? {
-            for lse in lse.chunks(1, 1)? {
-                for (lse, target) in lse.chunks(2, QUERIES)?.into_iter().zip(rest.by_ref()) {
-                    target.lse = Some(lse);
+            for lse in lse.chunks(1, group.max(1))? {
+                for lse in lse.chunks(1, share)? {
+                    for (lse, target) in lse.chunks(2, QUERIES)?.into_iter().zip(rest.by_ref()) {
+                        target.lse = Some(lse);
+                    }
                 }
             }
         }
@@ -177,21 +237,25 @@ struct Tile<T: Scalar> {
     q: AlignedBuf<T>,
     scores: AlignedBuf<T>,
     out: AlignedBuf<T>,
-    buffer: AlignedBuf<T>,
+    /// Keys, values and the buffer to pack them, unless they are packed beforehand.
+    room: [AlignedBuf<T>; 3],
     top: Vec<T>,
     sum: Vec<T>,
     window: Window<T>,
 }
 
 impl<T: Scalar> Tile<T> {
-    fn new(plan: &Plan) -> Result<Self> {
+    fn new(plan: &Plan, packs: bool) -> Result<Self> {
+        let keys = if packs { plan.keys.min(KEYS) } else { 0 };
+        let room = [keys * plan.depth, keys * plan.channels, plan.buffer()].map(AlignedBuf::zeroed);
+        let [keys, values, buffer] = room;
         Ok(Tile {
-            q: AlignedBuf::zeroed(QUERIES * plan.depth)?,
-            scores: AlignedBuf::zeroed(QUERIES * (KEYS + GAP))?,
-            out: AlignedBuf::zeroed(QUERIES * (plan.channels + GAP))?,
-            buffer: AlignedBuf::zeroed(plan.rows * plan.channels)?,
-            top: vec![T::ZERO; QUERIES],
-            sum: vec![T::ZERO; QUERIES],
+            q: AlignedBuf::zeroed(plan.queries * plan.depth)?,
+            scores: AlignedBuf::zeroed(plan.queries * (KEYS + GAP))?,
+            out: AlignedBuf::zeroed(plan.queries * (plan.channels + GAP))?,
+            room: [keys?, values?, buffer?],
+            top: vec![T::ZERO; plan.queries],
+            sum: vec![T::ZERO; plan.queries],
             window: Window::new(),
         })
     }
@@ -200,17 +264,22 @@ impl<T: Scalar> Tile<T> {
         &mut self,
         job: &Job<'_, E>,
         plan: &Plan,
-        keys: &[T],
-        values: &[T],
+        packed: Option<(&[T], &[T])>,
         mut target: Target<'_, E, L>,
     ) {
         let kernels = T::kernels(job.isa);
-        let queries = target.first..job.dims.queries.min(target.first + QUERIES);
-        let rows = queries.len().next_multiple_of(plan.rows);
+        let Target { batch, ref heads, ref queries, .. } = target;
+        let count = heads.len() * queries.len();
+        let rows = count.next_multiple_of(plan.rows);
         let (stride, out_stride) = (KEYS + GAP, plan.channels + GAP);
-        let q = job.q.outer(target.batch).matrix(target.head);
-        let groups = [plan.rows, plan.rows];
-        job.note(pack::by_rows(q, queries.clone(), groups, job.factor(), &mut self.buffer, &mut self.q));
+        for (g, head) in heads.clone().enumerate() {
+            let to = &mut self.q[g * queries.len() * plan.depth..];
+            let q = job.q.outer(batch).matrix(head);
+            job.note(pack::rows(q, queries.clone(), queries.len(), to));
+        }
+        let factor = job.factor::<T>();
+        self.q[..count * plan.depth].iter_mut().for_each(|x| *x = *x * factor);
+        self.q[count * plan.depth..rows * plan.depth].fill(T::ZERO);
         self.top[..rows].fill(-T::INFINITY);
         self.sum[..rows].fill(T::ZERO);
         self.out[..rows * out_stride].fill(T::ZERO);
@@ -222,47 +291,62 @@ impl<T: Scalar> Tile<T> {
             channels: plan.channels,
         };
         let end = job.mask.end(queries.end - 1, &job.dims);
+        let [room_keys, room_values, buffer] = &mut self.room;
         for t in 0..end.div_ceil(KEYS) {
             let tile = plan.tile(t);
             let seen = tile.start..end.min(tile.end);
             let padded = seen.len().next_multiple_of(plan.panels[0]).min(tile.len());
-            let cover = self.window.look(&job.mask, &job.dims, [target.batch, target.head], &queries, &seen);
+            let (keys, values) = match packed {
+                Some((keys, values)) => {
+                    (&keys[tile.start * plan.depth..], &values[tile.start * plan.channels..])
+                }
+                None => {
+                    let place = [batch, job.dims.kv_head(heads.start), t];
+                    pack::tile(job, plan, place, buffer, room_keys, room_values);
+                    (&room_keys[..], &room_values[..])
+                }
+            };
+            let cover = self.window.look(&job.mask, &job.dims, batch, heads, queries, &seen);
             if cover == Cover::None {
                 continue;
             }
-            let left = Left::packed(&self.q, plan.rows, plan.depth);
-            let right = Right { data: &keys[tile.start * plan.depth..], depth: plan.depth };
+            let left = Left::rows(&self.q, plan.depth);
+            let right = Right { data: keys, depth: plan.depth };
             let size = Size { rows, depth: plan.depth, columns: padded };
             (kernels.product)(job.isa, left, right, &mut self.scores, stride, size, false);
-            self.window.apply(cover, &mut self.scores, stride, queries.len(), padded);
+            self.window.apply(cover, &mut self.scores, stride, count, padded);
             (kernels.soften)(job.isa, &mut self.scores, stride, padded, &mut state);
             let left = Left::rows(&self.scores, stride);
-            let right = Right { data: &values[tile.start * plan.channels..], depth: tile.len() };
+            let right = Right { data: values, depth: tile.len() };
             let size = Size { rows, depth: padded, columns: plan.channels };
             (kernels.product)(job.isa, left, right, state.out, out_stride, size, true);
         }
-        for r in 0..queries.len() {
+        for r in 0..count {
             let (top, sum) = (self.top[r], self.sum[r]);
             let row = &mut self.out[r * out_stride..][..plan.depth];
             if sum > T::ZERO {
                 let factor = T::ONE / sum;
                 row.iter_mut().for_each(|o| *o = *o * factor);
             }
-            write_row(&mut target.out, r, row);
+            let place = [0, r / queries.len(), r % queries.len()];
+            write_row(&mut target.out, place, row);
             if let Some(lse) = &mut target.lse {
                 let nats = (top.to_f64() + sum.to_f64().log2()) * std::f64::consts::LN_2;
-                lse.set([0, 0, r], L::from_f64(nats));
+                lse.set(place, L::from_f64(nats));
             }
         }
     }
 }
 
-/// Rounds a row of results into row `r` of a part `[1, 1, rows, D]` or `[1, rows, 1, D]`.
-pub(super) fn write_row<E: Float, T: Scalar>(out: &mut TensorViewMut<'_, E, 4>, r: usize, row: &[T]) {
-    let heads_first = out.shape()[1] == 1;
-    let mut part = out.outer_mut(0);
-    let mut matrix = part.matrix_mut(if heads_first { 0 } else { r });
-    let mut to = matrix.row_mut(if heads_first { r } else { 0 });
+/// Rounds a row of results into that of `out` for a batch entry, a head and a token.
+pub(super) fn write_row<E: Float, T: Scalar>(
+    out: &mut TensorViewMut<'_, E, 4>,
+    [batch, head, token]: [usize; 3],
+    row: &[T],
+) {
+    let mut part = out.outer_mut(batch);
+    let mut matrix = part.matrix_mut(head);
+    let mut to = matrix.row_mut(token);
     if let Some(to) = to.as_mut_slice() {
         T::narrow(row, to);
         return;

@@ -9,7 +9,7 @@ use kc_core::{DType, Float, Isa, bf16, bytemuck, f16};
 
 use super::portable;
 #[cfg(target_arch = "x86_64")]
-use super::x86;
+use super::{pack, x86};
 
 /// The type of scores and sums: f64 for f64, f32 for all others.
 pub(crate) trait Scalar: Real + std::ops::AddAssign {
@@ -33,6 +33,7 @@ type Slopes<T> = fn(Isa, &mut [T], &mut [T], usize, usize, &[T], &[T]);
 pub(super) const BLOCK: usize = 8;
 
 type Dots<T> = fn(Isa, &[T], usize, &[&[T]; BLOCK], &mut [T], usize);
+type Turn<T> = fn(Isa, &[T], usize, usize, &mut [T]);
 type Blend<T> = fn(Isa, &[T], usize, usize, &[&[T]; BLOCK], &mut [T]);
 
 /// The operations of a level.
@@ -48,36 +49,31 @@ pub(crate) struct Kernels<T> {
     pub(crate) soften: Soften<T>,
     /// See [`portable::slopes`].
     pub(super) slopes: Slopes<T>,
+    /// See [`portable::turn`].
+    pub(super) turn: Turn<T>,
     /// See [`portable::dots`].
     pub(super) dots: Dots<T>,
     /// See [`portable::blend`].
     pub(super) blend: Blend<T>,
 }
 
-/// A left factor: element `(r, k)` of the tile of rows that begins at row `i` stands at
-/// `i * group + r * row + k * step`.
+/// A left factor: element `(r, k)` stands at `r * row + k * step`, one of which is 1.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Left<'a, T> {
     pub(super) data: &'a [T],
-    pub(super) group: usize,
     pub(super) row: usize,
     pub(super) step: usize,
 }
 
 impl<'a, T> Left<'a, T> {
-    /// Packed by groups of `rows` rows, `[depth][rows]` each.
-    pub(super) fn packed(data: &'a [T], rows: usize, depth: usize) -> Self {
-        Left { data, group: depth, row: 1, step: rows }
-    }
-
     /// Row-major.
     pub(super) fn rows(data: &'a [T], stride: usize) -> Self {
-        Left { data, group: stride, row: stride, step: 1 }
+        Left { data, row: stride, step: 1 }
     }
 
     /// The transpose of a row-major matrix.
     pub(super) fn columns(data: &'a [T], stride: usize) -> Self {
-        Left { data, group: 1, row: 1, step: stride }
+        Left { data, row: 1, step: stride }
     }
 }
 
@@ -109,7 +105,7 @@ pub(crate) struct Running<'a, T> {
 
 /// Picks the vector kernels of a type where there are any.
 macro_rules! kernels {
-    ($t:ident, $isa:expr, $lanes:literal, $wide:literal) => {
+    ($t:ident, $isa:expr, $lanes:literal, $wide:literal, $turn:ident) => {
         match $isa.level() {
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => Kernels {
@@ -118,6 +114,7 @@ macro_rules! kernels {
                 product: x86::avx2::$t::product,
                 soften: x86::avx2::$t::soften,
                 slopes: x86::avx2::$t::slopes,
+                turn: pack::x86::$turn,
                 dots: x86::avx2::$t::dots,
                 blend: x86::avx2::$t::blend,
             },
@@ -128,6 +125,7 @@ macro_rules! kernels {
                 product: x86::avx512::$t::product,
                 soften: x86::avx512::$t::soften,
                 slopes: x86::avx512::$t::slopes,
+                turn: pack::x86::$turn,
                 dots: x86::avx512::$t::dots,
                 blend: x86::avx512::$t::blend,
             },
@@ -137,6 +135,7 @@ macro_rules! kernels {
                 product: portable::product,
                 soften: portable::soften,
                 slopes: portable::slopes,
+                turn: portable::turn,
                 dots: portable::dots,
                 blend: portable::blend,
             },
@@ -172,7 +171,7 @@ impl Scalar for f32 {
     }
 
     fn kernels(isa: Isa) -> Kernels<f32> {
-        kernels!(f32, isa, 8, 16)
+        kernels!(f32, isa, 8, 16, turn_f32)
     }
 }
 
@@ -201,6 +200,6 @@ impl Scalar for f64 {
     }
 
     fn kernels(isa: Isa) -> Kernels<f64> {
-        kernels!(f64, isa, 4, 8)
+        kernels!(f64, isa, 4, 8, turn_f64)
     }
 }

@@ -68,7 +68,7 @@ use crate::layout::{Dims, Layout};
 use crate::mask::{Mask, Select};
 use forward::Job;
 
-pub use backward::{AttentionGrads, attention_backward};
+pub use backward::{AttentionGrads, attention_backward, attention_backward_into};
 pub(crate) use varlen::sequences;
 pub use varlen::{PackedAttention, attention_varlen, attention_varlen_backward};
 
@@ -152,10 +152,11 @@ pub fn attention_into<E: Float>(
     if let Some(lse) = &lse {
         same_shape("lse", [batch, heads, queries], lse.shape())?;
     }
+    let out = config.layout.heads_first_mut(out)?;
     if E::DTYPE == DType::F64 {
-        forward::run::<E, f64, f32>(&job, config.layout, out, lse)?;
+        forward::run::<E, f64, f32>(&job, out, lse)?;
     } else {
-        forward::run::<E, f32, f32>(&job, config.layout, out, lse)?;
+        forward::run::<E, f32, f32>(&job, out, lse)?;
     }
     // Everything was read on the way; only if something looked wrong is it read again, to say where.
     if config.check_finite && job.suspect.into_inner() {

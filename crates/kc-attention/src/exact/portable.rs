@@ -42,7 +42,7 @@ fn tile<T: Scalar, const WIDTH: usize>(
     add: bool,
 ) {
     let mut sums = [[T::ZERO; WIDTH]; ROWS];
-    let left_data = &left.data[first * left.group..];
+    let left_data = &left.data[first * left.row..];
     for (k, b) in panel.as_chunks::<WIDTH>().0[..depth].iter().enumerate() {
         for (r, sums) in sums.iter_mut().enumerate() {
             let a = left_data[r * left.row + k * left.step];
@@ -124,6 +124,15 @@ pub(super) fn slopes<T: Scalar>(
         for (s, p) in scores[row.clone()].iter_mut().zip(&mut products[row]) {
             *s = exp2(*s - shift);
             *p = *s * (*p - delta);
+        }
+    }
+}
+
+/// The transpose of `width` rows of `depth` elements.
+pub(super) fn turn<T: Scalar>(_isa: Isa, from: &[T], depth: usize, width: usize, to: &mut [T]) {
+    for (c, to) in to.chunks_exact_mut(width).take(depth).enumerate() {
+        for (r, to) in to.iter_mut().enumerate() {
+            *to = from[r * depth + c];
         }
     }
 }

@@ -22,12 +22,12 @@ pub(super) enum Cover {
     All,
 }
 
-/// The view of a tile of queries on a tile of keys.
+/// The view of a tile of queries on a tile of keys. Rows are the queries of the first head, those of the second, ...
 #[derive(Debug)]
 pub(super) struct Window<T> {
     /// Keys of the tile that each row sees by causality.
     ends: Vec<usize>,
-    /// What is added to the scores, `[QUERIES][KEYS + GAP]`; only there once it was needed.
+    /// What is added to the scores, `[rows][KEYS + GAP]`; only there once it was needed.
     added: Vec<T>,
 }
 
@@ -36,49 +36,52 @@ impl<T: Scalar> Window<T> {
         Window { ends: vec![0; QUERIES], added: Vec::new() }
     }
 
-    /// Looks at the mask of some queries and keys, of which the last query sees the last.
+    /// Looks at the mask of some queries of some heads and some keys, of which the last query sees the last.
     pub(super) fn look(
         &mut self,
         mask: &Mask<'_>,
         dims: &Dims,
-        [batch, head]: [usize; 2],
+        batch: usize,
+        heads: &Range<usize>,
         queries: &Range<usize>,
         keys: &Range<usize>,
     ) -> Cover {
-        for (end, i) in self.ends.iter_mut().zip(queries.clone()) {
+        for (r, end) in self.ends.iter_mut().take(heads.len() * queries.len()).enumerate() {
+            let i = queries.start + r % queries.len();
             *end = mask.end(i, dims).clamp(keys.start, keys.end) - keys.start;
         }
-        let added = match mask.select {
-            Select::All => None,
+        let seen = match mask.select {
+            Select::All if self.ends[0] == keys.len() && keys.len().is_multiple_of(KEYS) => {
+                return Cover::All;
+            }
+            Select::All => return Cover::Ends,
             Select::Keep(keep) => {
-                let keep = keep.outer(batch).matrix(head);
-                Some(self.fill(keep, queries, keys, |x| if x == 0 { -T::INFINITY } else { T::ZERO }))
+                let value = |x| if x == 0 { -T::INFINITY } else { T::ZERO };
+                self.fill(keep.outer(batch), heads, queries, keys, value)
             }
             Select::Add(add) => {
-                let add = add.outer(batch).matrix(head);
-                let factor = T::LOG2_E;
-                Some(self.fill(add, queries, keys, |x: f32| T::from_f32(x) * factor))
+                let value = |x: f32| T::from_f32(x) * T::LOG2_E;
+                self.fill(add.outer(batch), heads, queries, keys, value)
             }
         };
-        match added {
-            Some(false) => Cover::None,
-            Some(true) => Cover::Added,
-            None if self.ends[0] == keys.len() && keys.len().is_multiple_of(KEYS) => Cover::All,
-            None => Cover::Ends,
-        }
+        if seen { Cover::Added } else { Cover::None }
     }
 
     /// Reads a part of a mask; false if nothing of it is seen.
     fn fill<M: kc_core::Element>(
         &mut self,
-        mask: TensorView<'_, M, 2>,
+        mask: TensorView<'_, M, 3>,
+        heads: &Range<usize>,
         queries: &Range<usize>,
         keys: &Range<usize>,
         value: impl Fn(M) -> T,
     ) -> bool {
         self.added.resize(QUERIES * (KEYS + GAP), T::ZERO);
         let mut seen = false;
-        for ((i, row), &end) in queries.clone().zip(self.added.chunks_exact_mut(KEYS + GAP)).zip(&self.ends) {
+        let places = heads.clone().flat_map(|head| queries.clone().map(move |i| (head, i)));
+        let rows = self.added.chunks_exact_mut(KEYS + GAP).zip(&self.ends);
+        for ((head, i), (row, &end)) in places.zip(rows) {
+            let mask = mask.matrix(head);
             let keys = keys.start..keys.start + end;
             let row = &mut row[..end];
             match mask.row_slice(i) {

@@ -38,8 +38,8 @@ macro_rules! kernels {
                 }
                 assert!(isa.level() >= Level::$level, "the level of these kernels");
                 assert!(rows % ROWS == 0 && columns % LANES == 0, "whole tiles");
-                let last_row = (rows - ROWS) * left.group + (ROWS - 1) * left.row;
-                assert!(left.data.len() > last_row + (depth - 1) * left.step, "the left factor is there");
+                let last = (rows - 1) * left.row + (depth - 1) * left.step;
+                assert!(left.data.len() > last, "the left factor is there");
                 let last = (columns - 1) / COLUMNS * COLUMNS;
                 assert!(
                     right.data.len() >= last * right.depth + (columns - last) * depth && right.depth >= depth,
@@ -76,7 +76,7 @@ macro_rules! kernels {
                         let jump = if ADJACENT { left.step } else { left.row };
                         // SAFETY: tile (i, j) lies inside of all three.
                         unsafe {
-                            let a = left.data.as_ptr().add(i * left.group);
+                            let a = left.data.as_ptr().add(i * left.row);
                             let b = right.data.as_ptr().add(j * right.depth);
                             let c = out.add(i * stride + j);
                             if size.columns - j >= COLUMNS {

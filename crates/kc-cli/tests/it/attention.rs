@@ -112,7 +112,27 @@ fn masks_layouts_types_and_gradients() {
     }
     let back = [&cu[..], &["--grad-out", "q1.npy", "--grad-dir", "gp"]].concat();
     kc_ok(dir, &[&args[..], &back].concat());
-    assert_eq!(stored::<3>(dir.join("gp/dq.npy")).shape(), packed.shape());
+    let packed_dq = stored::<3>(dir.join("gp/dq.npy"));
+    assert_eq!(packed_dq.shape(), packed.shape());
+
+    // An axis of one batch entry, in the layout's order, stays.
+    for (name, x) in [("q", &read), ("k", &keys)] {
+        let one = x.view().slice(0, 0..1).and_then(|x| x.to_tensor()).expect("one entry");
+        kc_io::write(dir.join(format!("{name}2.npy")), &one.into_any()).expect("written");
+    }
+    let args = ["attention", "exact", "--q", "q2.npy", "--k", "k2.npy", "--v", "k2.npy", "--out", "p2.npy"];
+    let more = ["--lse", "l2.npy", "--grad-out", "q2.npy", "--grad-dir", "g2"];
+    kc_ok(dir, &[&args[..], &cu, &more].concat());
+    let args = ["attention", "exact", "--q", "q1.npy", "--k", "k1.npy", "--v", "k1.npy", "--out", "p3.npy"];
+    let more = ["--lse", "l3.npy", "--grad-out", "q1.npy", "--grad-dir", "g3"];
+    kc_ok(dir, &[&args[..], &cu, &more].concat());
+    for name in ["p2.npy p3.npy", "g2/dq.npy g3/dq.npy", "g2/dk.npy g3/dk.npy", "g2/dv.npy g3/dv.npy"] {
+        let (four, three) = name.split_once(' ').expect("two files");
+        let four = stored::<4>(dir.join(four));
+        let four = four.view().permuted([0, 2, 1, 3]).and_then(|x| x.to_tensor()).expect("a tensor");
+        assert_eq!(four.as_slice(), stored::<3>(dir.join(three)).as_slice(), "{name}");
+    }
+    assert_eq!(stored::<3>(dir.join("l2.npy")).as_slice(), stored::<2>(dir.join("l3.npy")).as_slice());
 }
 
 #[test]
@@ -181,6 +201,7 @@ fn bad_input_is_one_line() {
     exact(&q, &k, &["--mask", &other], 1, "mask: expected");
     exact(&q, &k, &["--layout", "dnh"], 2, "--layout");
     exact(&q, &k, &["--cu-q", &q], 2, "--cu-k");
+    exact(&q, &k, &["--cu-q", &q, "--cu-k", &q, "--mask", &q], 2, "--mask");
     exact(&q, &k, &["--grad-out", &q], 2, "--grad-dir");
     exact("nowhere.npy", &k, &[], 1, "nowhere.npy");
     kc_fails(dir, &["attention", "compare", "--a", &q, "--b", &other], 1, "a: expected");

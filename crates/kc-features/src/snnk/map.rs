@@ -250,10 +250,7 @@ impl<T: Scalar> Map<T> {
         let width = self.directions();
         scratch::with(rows.rows() * width, |copy: &mut [T]| {
             for (i, copy) in copy.chunks_exact_mut(width).enumerate() {
-                let factor = self.scale_of(rows.row(i));
-                for (to, x) in copy.iter_mut().zip(rows.row(i).iter()) {
-                    *to = x * factor;
-                }
+                self.scaled(rows.row(i), &mut copy[..d]);
                 if self.column {
                     copy[d] = match side {
                         Side::X => <T as Real>::ONE,
@@ -265,10 +262,25 @@ impl<T: Scalar> Map<T> {
         })
     }
 
-    fn scale_of(&self, row: TensorView<'_, T, 1>) -> T {
-        let Some(length) = self.normalize else { return <T as Real>::ONE };
+    /// A row of the wanted length, in f64, whose range the factors of tiny numbers need.
+    fn scaled(&self, row: TensorView<'_, T, 1>, to: &mut [T]) {
+        let pairs = to.iter_mut().zip(row.iter());
+        let Some(length) = self.normalize else {
+            pairs.for_each(|(to, x)| *to = x);
+            return;
+        };
         let square = square_length(row);
-        T::from_f64(if square > 0.0 { length / square.sqrt() } else { 0.0 })
+        if square.is_normal() {
+            let factor = length / square.sqrt();
+            pairs.for_each(|(to, x)| *to = T::from_f64(x.to_f64() * factor));
+            return;
+        }
+        // Squares that f64 does not hold: in units of the largest number.
+        let most = row.iter().fold(0.0, |most: f64, x| most.max(x.to_f64().abs()));
+        let unit = if most > 0.0 { most } else { 1.0 };
+        let square: f64 = row.iter().map(|x| (x.to_f64() / unit).powi(2)).sum();
+        let factor = if most > 0.0 { length / square.sqrt() } else { 0.0 };
+        pairs.for_each(|(to, x)| *to = T::from_f64(x.to_f64() / unit * factor));
     }
 
     /// From the gradient by the features of rows of one side, and these features, to that by the rows and biases.

@@ -1,10 +1,10 @@
 //! The definitions, in plain loops with f64 sums and complex numbers. Slow; what everything else is tested against.
 
-use kc_core::{Complex, Result, Tensor, TensorView};
+use kc_core::{Complex, Error, Result, Tensor, TensorView};
 
-use crate::Scalar;
 use crate::arc_cosine::{Order, value};
 use crate::universal::Side;
+use crate::{Scalar, check_width};
 
 type C = Complex<f64>;
 
@@ -107,13 +107,19 @@ pub fn product(phi: TensorView<'_, f64, 2>, psi: TensorView<'_, f64, 2>) -> Resu
 /// `f(w . x + b)`: what the features of a function tend to, `[n, out]`.
 ///
 /// # Errors
-/// If the memory cannot be had.
+/// `Shape` if `w` has other columns than `x`, or `b` is not one for each row of `w`.
 pub fn exact_layer<T: Scalar>(
     f: impl Fn(f64) -> f64,
     x: TensorView<'_, T, 2>,
     w: TensorView<'_, T, 2>,
     b: Option<&[T]>,
 ) -> Result<Tensor<f64, 2>> {
+    check_width("w", w.shape(), x.cols())?;
+    if let Some(b) = b
+        && b.len() != w.rows()
+    {
+        return Err(Error::shape("b", format!("[{}], one for each row of w", w.rows()), &[b.len()]));
+    }
     Tensor::from_fn([x.rows(), w.rows()], |[i, o]| {
         f(dot(x.row(i), w.row(o)) + b.map_or(0.0, |b| b[o].to_f64()))
     })

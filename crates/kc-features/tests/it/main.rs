@@ -8,4 +8,5 @@ static ALLOCATOR: Counting = Counting;
 mod fourier;
 mod positive;
 mod projection;
+mod random;
 mod snnk;

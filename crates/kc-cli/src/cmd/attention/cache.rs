@@ -10,7 +10,7 @@ use kc_attention::sage::{CacheConfig, CacheValues, QkBits, SageKvCache};
 use kc_io::safetensors::SafeTensorsFile;
 use serde_json::json;
 
-use super::inputs::LayoutArg;
+use super::inputs::{LayoutArg, Shape};
 use crate::report::{Answer, Usage};
 use crate::{input, output};
 
@@ -80,12 +80,8 @@ pub(crate) struct DecodeArgs {
     /// The last query sees all tokens, each before it one fewer
     #[arg(long)]
     causal: bool,
-    /// Factor of the scores [default: 1 / sqrt(channels)]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    scale: Option<f32>,
-    /// The order of the axes
-    #[arg(long, value_enum, value_name = "ORDER", default_value_t = LayoutArg::Hnd)]
-    layout: LayoutArg,
+    #[command(flatten)]
+    shape: Shape,
 }
 
 fn load(path: &Path, config: CacheConfig) -> Result<SageKvCache> {
@@ -135,7 +131,8 @@ pub(crate) fn store(args: &CacheArgs) -> Result<Answer> {
 
 /// Attends over a cache.
 pub(crate) fn decode(args: &DecodeArgs) -> Result<Answer> {
-    let config = CacheConfig { scale: args.scale, layout: args.layout.into(), ..CacheConfig::default() };
+    let config =
+        CacheConfig { scale: args.shape.scale, layout: args.shape.layout.into(), ..CacheConfig::default() };
     let cache = load(&args.cache, config)?;
     let q = input::f32::<4>("q", &args.q)?;
     let q = q.view("q")?;

@@ -9,12 +9,12 @@ use kc_attention::sage::plan::{plan_by_budget, plan_by_score, plan_by_threshold}
 use kc_attention::sage::{
     Granularity, PvMode, QkBits, Sage, SageConfig, quantize_k, quantize_q, sage_attention_varlen,
 };
-use kc_attention::{AttentionConfig, Layout, Metrics, attention, attention_varlen, compare};
+use kc_attention::{AttentionConfig, Metrics, attention, attention_varlen, compare};
 use kc_core::{AnyTensor, Element, Error, Tensor, TensorView};
 use serde_json::json;
 
-use super::inputs::{LayoutArg, MaskFile, offsets};
-use crate::report::{Answer, Usage};
+use super::inputs::{Inputs, MaskFile, Packed, Shape};
+use crate::report::Answer;
 use crate::{input, output};
 
 /// What both verbs that quantise take.
@@ -38,12 +38,8 @@ struct Options {
     /// Take the mean off the values before quantising
     #[arg(long, value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
     smooth_v: bool,
-    /// Factor of the scores [default: 1 / sqrt(channels)]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    scale: Option<f32>,
-    /// The order of the axes
-    #[arg(long, value_enum, value_name = "ORDER", default_value_t = LayoutArg::Hnd)]
-    layout: LayoutArg,
+    #[command(flatten)]
+    shape: Shape,
     /// Queries of a block, a multiple of --warpq
     #[arg(long, value_name = "N", default_value_t = 128)]
     blkq: usize,
@@ -136,8 +132,8 @@ impl Options {
                 PvArg::Fp8 => PvMode::Fp8,
                 PvArg::Fp8F16acc => PvMode::Fp8F16Acc,
             },
-            scale: self.scale,
-            layout: self.layout.into(),
+            scale: self.shape.scale,
+            layout: self.shape.layout.into(),
             blkq: self.blkq,
             warpq: self.warpq,
             blkk: self.blkk,
@@ -149,45 +145,19 @@ impl Options {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Queries, (batch, heads, tokens, channels), or (tokens, heads, channels) with --cu-q
-    #[arg(long, value_name = "FILE")]
-    q: String,
-    /// Keys: batch and channels as the queries, a number of heads that divides theirs
-    #[arg(long, value_name = "FILE")]
-    k: String,
-    /// Values, of the shape of the keys
-    #[arg(long, value_name = "FILE")]
-    v: String,
-    /// File for the output, float32, of the shape of the queries
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-    /// File for ln sum exp of each query's scores, float32, (batch, heads, tokens)
-    #[arg(long, value_name = "FILE")]
-    lse: Option<PathBuf>,
+    #[command(flatten)]
+    inputs: Inputs,
     #[command(flatten)]
     options: Options,
-    /// Query i sees keys up to i + keys - queries
-    #[arg(long)]
-    causal: bool,
-    /// Keys that are seen (bool or uint8, not 0), or what is added to the scores (floating point); up to 4 axes, which
-    /// broadcast to (batch, heads, queries, keys)
-    #[arg(long, value_name = "FILE")]
-    mask: Option<String>,
-    /// Where each sequence's queries begin, and the end: integers from 0 to the number of tokens
-    #[arg(long, value_name = "FILE")]
-    cu_q: Option<String>,
-    /// The same for keys
-    #[arg(long, value_name = "FILE")]
-    cu_k: Option<String>,
     /// Compare with exact attention: cos, rel_l1 and rmse
     #[arg(long)]
     check: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<Answer> {
-    let config = SageConfig { lse: args.lse.is_some(), ..args.options.config() };
+    let config = SageConfig { lse: args.inputs.lse.is_some(), ..args.options.config() };
     let mut answer = Answer::new();
-    match offsets(args.cu_q.as_deref(), args.cu_k.as_deref())? {
+    match args.inputs.offsets()? {
         None => whole(args, &config, &mut answer)?,
         Some(offsets) => packed(args, &config, &offsets, &mut answer)?,
     }
@@ -203,11 +173,11 @@ fn checked(answer: &mut Answer, found: Metrics) {
 }
 
 fn whole(args: &Args, config: &SageConfig, answer: &mut Answer) -> Result<()> {
-    let [q, k, v] = [("q", &args.q), ("k", &args.k), ("v", &args.v)].map(|(n, f)| input::f32::<4>(n, f));
-    let (q, k, v) = (q?, k?, v?);
+    let inputs = &args.inputs;
+    let [q, k, v] = inputs.whole()?;
     let (q, k, v) = (q.view("q")?, k.view("k")?, v.view("v")?);
-    let file = args.mask.as_deref().map(MaskFile::read).transpose()?;
-    let mask = MaskFile::mask(file.as_ref(), args.causal);
+    let file = inputs.mask()?;
+    let mask = MaskFile::mask(file.as_ref(), inputs.causal);
     let start = Instant::now();
     let packed = Sage::new(q, k, v, &mask, config)?;
     let quantised = start.elapsed().as_secs_f64();
@@ -220,8 +190,8 @@ fn whole(args: &Args, config: &SageConfig, answer: &mut Answer) -> Result<()> {
         let exact = attention(q, k, v, &mask, &exact_config(config))?;
         checked(answer, compare(found.out.view(), exact.out.view())?);
     }
-    output::tensor(&args.out, found.out)?;
-    if let (Some(path), Some(lse)) = (&args.lse, found.lse) {
+    output::tensor(&inputs.out, found.out)?;
+    if let (Some(path), Some(lse)) = (&inputs.lse, found.lse) {
         output::tensor(path, lse)?;
     }
     Ok(())
@@ -233,62 +203,23 @@ fn packed(
     [cu_q, cu_k]: &[Vec<usize>; 2],
     answer: &mut Answer,
 ) -> Result<()> {
-    if args.mask.is_some() {
-        return Err(Usage("--mask: not with --cu-q; sequences are whole or causal".into()).into());
-    }
-    let read = |name, file| Packed::read(name, file, config.layout);
-    let (q, k, v) = (read("q", &args.q)?, read("k", &args.k)?, read("v", &args.v)?);
-    let batched = q.batched;
-    let (q, k, v) = (q.tokens.view(), k.tokens.view(), v.tokens.view());
+    let inputs = &args.inputs;
+    let files = inputs.packed(config.layout)?;
+    let [q, k, v] = files.each_ref().map(Packed::view);
     let start = Instant::now();
-    let found = sage_attention_varlen(q, k, v, cu_q, cu_k, args.causal, config)?;
+    let found = sage_attention_varlen(q, k, v, cu_q, cu_k, inputs.causal, config)?;
     answer.set("shape", json!(q.shape())).set("sequences", cu_q.len() - 1);
     answer.set("attend_seconds", start.elapsed().as_secs_f64());
     if args.check {
-        let exact = attention_varlen(q, k, v, cu_q, cu_k, args.causal, &exact_config(config))?;
+        let exact = attention_varlen(q, k, v, cu_q, cu_k, inputs.causal, &exact_config(config))?;
         checked(answer, compare(found.out.view(), exact.out.view())?);
     }
-    match batched {
-        false => output::tensor(&args.out, found.out)?,
-        true => {
-            let out: TensorView<'_, f32, 4> = found.out.view().unsqueezed();
-            output::tensor(&args.out, swapped(config.layout, out)?.to_tensor()?)?;
-        }
+    let [q, ..] = &files;
+    q.store(&inputs.out, found.out)?;
+    if let (Some(path), Some(lse)) = (&inputs.lse, found.lse) {
+        q.store_lse(path, lse)?;
     }
-    match (&args.lse, found.lse) {
-        (Some(path), Some(lse)) if batched => output::tensor(path, lse.view().unsqueezed().to_tensor()?),
-        (Some(path), Some(lse)) => output::tensor(path, lse),
-        _ => Ok(()),
-    }
-}
-
-/// Sequences one after another, `(tokens, heads, channels)`.
-struct Packed {
-    tokens: Tensor<f32, 3>,
-    /// The file has an axis of one batch entry, and the layout's order.
-    batched: bool,
-}
-
-impl Packed {
-    fn read(name: &'static str, location: &str, layout: Layout) -> Result<Self> {
-        let file = input::any(name, location)?;
-        if file.rank() != 4 {
-            return Ok(Packed { tokens: file.to_f32(name)?, batched: false });
-        }
-        let x: Tensor<f32, 4> = file.to_f32(name)?;
-        if x.shape()[0] != 1 {
-            return Err(Error::shape(name, "one batch entry with --cu-q", &x.shape()).into());
-        }
-        Ok(Packed { tokens: swapped(layout, x.view())?.outer(0).to_tensor()?, batched: true })
-    }
-}
-
-/// From the layout's order to tokens first, or back.
-fn swapped(layout: Layout, x: TensorView<'_, f32, 4>) -> kc_core::Result<TensorView<'_, f32, 4>> {
-    match layout {
-        Layout::Hnd => x.permuted([0, 2, 1, 3]),
-        Layout::Nhd => Ok(x),
-    }
+    Ok(())
 }
 
 #[derive(Debug, clap::Args)]
