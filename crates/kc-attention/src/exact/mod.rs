@@ -216,7 +216,7 @@ pub(crate) fn check_finite<E: Float>(name: &'static str, x: TensorView<'_, E, 4>
 }
 
 /// An additive mask holds numbers and minus infinity.
-fn check_mask(add: TensorView<'_, f32, 4>) -> Result<()> {
+pub(crate) fn check_mask(add: TensorView<'_, f32, 4>) -> Result<()> {
     let wrong = |x: &f32| x.is_nan() || *x == f32::INFINITY;
     let at = match add.as_slice() {
         // Blocks without a branch for each number.

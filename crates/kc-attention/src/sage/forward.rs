@@ -3,14 +3,15 @@
 use std::f32::consts::{LN_2, LOG2_E};
 use std::ops::Range;
 
-use kc_core::{Error, Float, Result, Tensor, TensorView};
+use kc_core::{Error, Float, Result, TensorView, TensorViewMut, bytemuck};
 use rayon::prelude::*;
 
-use super::kernel::{Bias, FEW, Integers, KEYS, Kernel, Operand, PerRow, RAISE, ROWS, State, Turn, WEIGHT};
+use super::kernel::{Bias, FEW, Integers, KEYS, Kernel, PerRow, ROWS, State, Turn, WEIGHT};
 use super::pack::{KeyPanels, ValuePanels, ValueTile};
 use super::quantize::{self, Quantiser, in_head};
 use super::rows::{self, Rows};
 use super::{PvMode, SageConfig};
+use crate::exact::kernels::Scalar;
 use crate::{Dims, Mask, Select};
 
 /// Queries of a piece of work without smoothing: whole groups.
@@ -102,35 +103,56 @@ impl<'a, E: Float> Job<'a, E> {
     }
 
     /// Writes the result, `[B, Hq, Nq, D]`, and the logarithms of the sums, `[B, Hq, Nq]` if they are wanted.
-    pub(super) fn run(&self, out: &mut Tensor<f32, 4>, lse: Option<&mut Tensor<f32, 3>>) -> Result<()> {
-        let Dims { heads, queries, channels, .. } = self.dims;
+    pub(super) fn run(
+        &self,
+        out: TensorViewMut<'_, E, 4>,
+        lse: Option<TensorViewMut<'_, f32, 3>>,
+    ) -> Result<()> {
         let pieces = self.pieces();
-        let mut lse = match lse {
-            Some(lse) => lse.as_mut_slice(),
-            None => &mut [],
-        };
-        let mut rest = out.as_mut_slice();
-        let mut work = Vec::with_capacity(self.queries.len() * pieces.len());
-        for head in 0..self.queries.len() {
-            for piece in &pieces {
-                let (part, tail) = rest.split_at_mut(piece.len() * channels);
-                let (sums, others) = lse.split_at_mut(piece.len().min(lse.len()));
-                (rest, lse) = (tail, others);
-                work.push((head, piece.clone(), part, sums));
+        let mut tasks = Vec::with_capacity(self.queries.len() * pieces.len());
+        for out in out.chunks(0, 1)? {
+            for mut rest in out.chunks(1, 1)? {
+                let head = tasks.len() / pieces.len();
+                for rows in &pieces {
+                    let (out, tail) = rest.split_at(2, rows.len())?;
+                    rest = tail;
+                    tasks.push(Task { head, rows: rows.clone(), out, lse: None });
+                }
             }
         }
-        debug_assert!(queries == 0 || heads == 0 || rest.is_empty());
-        work.into_par_iter().for_each_init(Room::default, |room, (head, rows, out, lse)| {
-            Piece::new(self, head, rows).run(room, out, lse);
+        if let Some(lse) = lse {
+            let mut tasks = tasks.iter_mut();
+            for lse in lse.chunks(0, 1)? {
+                for mut rest in lse.chunks(1, 1)? {
+                    for task in tasks.by_ref().take(pieces.len()) {
+                        let (lse, tail) = rest.split_at(2, task.rows.len())?;
+                        rest = tail;
+                        task.lse = Some(lse);
+                    }
+                }
+            }
+        }
+        tasks.into_par_iter().for_each_init(Room::default, |room, task| {
+            let exact = task.lse.is_some();
+            Piece::new(self, task.head, task.rows, exact).run(room, task.out, task.lse);
         });
         Ok(())
     }
 }
 
+/// Some queries of a head, with the parts of the results that are theirs: `[1, 1, rows, D]` and `[1, 1, rows]`.
+struct Task<'a, E: Float> {
+    head: usize,
+    rows: Range<usize>,
+    out: TensorViewMut<'a, E, 4>,
+    lse: Option<TensorViewMut<'a, f32, 3>>,
+}
+
 /// Memory that a thread uses again.
 #[derive(Default)]
 struct Room {
-    codes: Vec<i8>,
+    codes: Vec<i32>,
+    words: Vec<i32>,
     q: Vec<i32>,
     keys: Vec<i32>,
     shared: Vec<f32>,
@@ -139,6 +161,7 @@ struct Room {
     integers: Vec<i16>,
     floats: Vec<f32>,
     sums: Vec<f32>,
+    row: Vec<f32>,
 }
 
 /// A group of queries: the first in the piece, and how many the kernels take (the last may be empty).
@@ -165,17 +188,20 @@ struct Piece<'a, 'b, E: Float> {
     kernel: Kernel,
     source: &'b Source<'a, E>,
     quantiser: &'b Quantiser,
+    /// The exact sums of weights are wanted.
+    exact: bool,
 }
 
 impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
-    fn new(job: &'b Job<'a, E>, head: usize, rows: Range<usize>) -> Self {
+    fn new(job: &'b Job<'a, E>, head: usize, rows: Range<usize>, exact: bool) -> Self {
         let Dims { heads, kv_heads, .. } = job.dims;
         let source = head / heads * kv_heads + job.dims.kv_head(head % heads);
         let kernel = job.kernel.here();
-        Piece { job, head, rows, kernel, source: &job.sources[source], quantiser: &job.queries[head] }
+        let (source, quantiser) = (&job.sources[source], &job.queries[head]);
+        Piece { job, head, rows, kernel, source, quantiser, exact }
     }
 
-    fn run(&self, room: &mut Room, out: &mut [f32], lse: &mut [f32]) {
+    fn run(&self, room: &mut Room, out: TensorViewMut<'_, E, 4>, lse: Option<TensorViewMut<'_, f32, 3>>) {
         let (kernel, dims) = (self.kernel, &self.job.dims);
         let channels = self.source.values.channels();
         let depth = kernel.depth(dims.channels);
@@ -220,7 +246,7 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
                 }
             }
         }
-        self.finish(&groups, &room.sums, out, lse);
+        self.finish(&groups, room, out, lse);
     }
 
     fn groups(&self) -> Vec<Group> {
@@ -257,9 +283,9 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
     fn pack_queries(&self, groups: &mut [Group], depth: usize, room: &mut Room) {
         let kernel = self.kernel;
         let d = self.job.dims.channels;
-        let width = d.next_multiple_of(4);
         room.codes.clear();
-        room.codes.resize(width, 0);
+        room.codes.resize(d.div_ceil(4), 0);
+        room.words.resize(depth, 0);
         room.q.clear();
         room.q.resize(groups.iter().map(|g| g.rows).sum::<usize>() * depth, 0);
         let mut rows = Rows::new(self.view());
@@ -267,27 +293,12 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
             let q = &mut room.q[group.first * depth..][..group.rows * depth];
             for r in 0..group.rows.min(self.rows.len() - group.first) {
                 let row = self.rows.start + group.first + r;
-                self.quantiser.encode(row, rows.get(row), &mut room.codes[..d]);
-                group.excess[r] = kernel.excess(&room.codes);
-                let words = q.iter_mut().skip(r).step_by(group.rows);
-                match kernel.operand {
-                    Operand::Words => {
-                        for (word, [a, b]) in words.zip(room.codes.as_chunks::<2>().0) {
-                            *word = i32::from(*a) & 0xffff | i32::from(*b) << 16;
-                        }
-                    }
-                    #[cfg(target_arch = "x86_64")]
-                    Operand::Raised => {
-                        for (word, [a, b]) in words.zip(room.codes.as_chunks::<2>().0) {
-                            *word = (i32::from(*a) + RAISE) & 0xffff | (i32::from(*b) + RAISE) << 16;
-                        }
-                    }
-                    Operand::Quads => {
-                        for (word, quad) in words.zip(room.codes.as_chunks::<4>().0) {
-                            let raised = quad.map(|c| (i32::from(c) + kernel.raise()) as u8);
-                            *word = i32::from_le_bytes(raised);
-                        }
-                    }
+                let codes: &mut [i8] = bytemuck::cast_slice_mut(&mut room.codes);
+                self.quantiser.encode(row, rows.get(row), &mut codes[..d]);
+                group.excess[r] = kernel.excess(codes);
+                kernel.raise_query(&room.codes, &mut room.words);
+                for (out, word) in q.chunks_exact_mut(group.rows).zip(&room.words) {
+                    out[r] = *word;
                 }
             }
         }
@@ -309,9 +320,11 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
             let km = self.source.keys.quantiser().means().of(0);
             let mut rows = Rows::new(self.source.k);
             let scale = self.job.scale * LOG2_E;
-            for (j, out) in out.iter_mut().enumerate().take(present) {
-                *out = scale * rows::dot_without(self.job.config.isa, mean, rows.get(first + j), km);
+            for (eight, out) in out.as_chunks_mut::<{ rows::EIGHT }>().0.iter_mut().enumerate() {
+                let from = first + eight * rows::EIGHT;
+                *out = rows::eight_dots_without(self.job.config.isa, mean, &rows.eight(from), km);
             }
+            out.iter_mut().for_each(|out| *out *= scale);
         }
         out[present..].fill(f32::NEG_INFINITY);
         true
@@ -363,6 +376,16 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
         Some(Bias { values: own, stride: KEYS, scale: group.scale })
     }
 
+    /// The turns of all groups, one after the other: none waits for another, so the processor overlaps them.
+    fn turns(&self, groups: &mut [Group], scores: &[f32], local: bool) {
+        let each = groups.iter_mut().zip(scores.chunks_exact(ROWS * KEYS));
+        for (group, scores) in each.filter(|(g, _)| g.active) {
+            let factor = group.factor();
+            let scores = &scores[..group.rows * KEYS];
+            self.kernel.turn(group.rows, scores, &factor, local, &mut group.state, &mut group.turn);
+        }
+    }
+
     fn integers(
         &self,
         groups: &mut [Group],
@@ -373,18 +396,16 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
         sums: &mut [f32],
     ) {
         let kernel = self.kernel;
-        let exact = self.job.config.lse;
-        let integers = match self.job.config.pv {
-            PvMode::Int8 => Integers { unit: 255.0, local: false, exact },
-            _ => Integers { unit: WEIGHT, local: true, exact },
-        };
+        let local = self.job.config.pv != PvMode::Int8;
+        let unit = if local { WEIGHT } else { 255.0 };
+        let integers = Integers { unit, local, exact: self.exact };
+        self.turns(groups, scores, local);
         let each = scores.chunks_exact(ROWS * KEYS).zip(weights.chunks_exact_mut(ROWS * KEYS));
         for (group, (scores, weights)) in groups.iter_mut().zip(each).filter(|(g, _)| g.active) {
             let size = group.rows * KEYS;
             let (factor, state) = (group.factor(), &mut group.state);
-            let turn =
-                kernel.weigh(group.rows, &scores[..size], &factor, integers, state, &mut weights[..size]);
-            group.turn = turn;
+            let (turn, scores, weights) = (&mut group.turn, &scores[..size], &mut weights[..size]);
+            kernel.weigh(group.rows, scores, &factor, integers, turn, state, weights);
         }
         let each = groups.iter().zip(weights.chunks_exact(ROWS * KEYS));
         for (group, weights) in each.filter(|(g, _)| g.active) {
@@ -406,13 +427,13 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
         let kernel = self.kernel;
         let channels = values.len() / KEYS;
         let fp8 = matches!(self.job.config.pv, PvMode::Fp8 | PvMode::Fp8F16Acc);
+        self.turns(groups, scores, false);
         let each = scores.chunks_exact(ROWS * KEYS).zip(weights.chunks_exact_mut(ROWS * KEYS));
         for (group, (scores, weights)) in groups.iter_mut().zip(each).filter(|(g, _)| g.active) {
             let size = group.rows * KEYS;
             let (factor, state) = (group.factor(), &mut group.state);
-            let turn =
-                kernel.weigh_float(group.rows, &scores[..size], &factor, fp8, state, &mut weights[..size]);
-            group.turn = turn;
+            let (turn, scores, weights) = (&group.turn, &scores[..size], &mut weights[..size]);
+            kernel.weigh_float(group.rows, scores, &factor, fp8, turn, state, weights);
         }
         let each = groups.iter().zip(weights.chunks_exact(ROWS * KEYS));
         for (group, weights) in each.filter(|(g, _)| g.active) {
@@ -422,20 +443,31 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
         }
     }
 
-    fn finish(&self, groups: &[Group], sums: &[f32], out: &mut [f32], lse: &mut [f32]) {
+    fn finish(
+        &self,
+        groups: &[Group],
+        room: &mut Room,
+        mut out: TensorViewMut<'_, E, 4>,
+        mut lse: Option<TensorViewMut<'_, f32, 3>>,
+    ) {
         let d = self.job.dims.channels;
+        room.row.resize(d, 0.0);
         let channels = self.source.values.channels();
         let km = self.source.keys.quantiser().means().of(0);
         let mut rows = Rows::new(self.view());
-        for (row, out) in out.chunks_exact_mut(d).enumerate() {
+        for row in 0..self.rows.len() {
             let group = &groups[row / ROWS];
             let r = row - group.first;
             let visible = group.state.top[r] != f32::NEG_INFINITY;
             match visible {
-                true => self.source.values.finish(&sums[row * channels..][..d], group.state.sum[r], out),
-                false => out.fill(0.0),
+                true => {
+                    let sums = &room.sums[row * channels..][..d];
+                    self.source.values.finish(self.kernel.isa(), sums, group.state.sum[r], &mut room.row);
+                }
+                false => room.row.fill(0.0),
             }
-            let Some(lse) = lse.get_mut(row) else { continue };
+            write(&mut out, row, &room.row);
+            let Some(lse) = &mut lse else { continue };
             let unit = match self.job.config.pv {
                 PvMode::F16 { .. } => WEIGHT,
                 PvMode::Int8 => 255.0,
@@ -446,14 +478,26 @@ impl<'a, 'b, E: Float> Piece<'a, 'b, E> {
                 true => 0.0,
                 false => rows::dot_without(self.job.config.isa, km, rows.get(self.rows.start + row), &[]),
             };
-            *lse = match visible {
+            let sum = match visible {
                 true => {
                     (group.state.top[r] + (group.state.exact[r] / unit).log2()) * LN_2
                         + self.job.scale * shift
                 }
                 false => f32::NEG_INFINITY,
             };
+            lse.set([0, 0, row], sum);
         }
+    }
+}
+
+/// Rounds a row to that of `out` `[1, 1, rows, D]`.
+fn write<E: Float>(out: &mut TensorViewMut<'_, E, 4>, row: usize, values: &[f32]) {
+    let mut head = out.outer_mut(0);
+    let mut matrix = head.matrix_mut(0);
+    let mut to = matrix.row_mut(row);
+    match to.as_mut_slice() {
+        Some(to) => f32::narrow(values, to),
+        None => values.iter().enumerate().for_each(|(c, x)| to.set([c], E::from_f32(*x))),
     }
 }
 

@@ -16,11 +16,11 @@
 //! negative: 128 is added to each, and what that adds to the sum is subtracted again. A thread that flushes such small
 //! floats to zero adds integers; the bits are the same.
 
-use kc_core::{Isa, Level};
+use kc_core::{Isa, Level, bytemuck};
 
 #[cfg(target_arch = "x86_64")]
 use super::x86;
-use super::{QkBits, portable};
+use super::{QkBits, portable, rows};
 
 /// Keys of a tile.
 pub(super) const KEYS: usize = 64;
@@ -147,37 +147,56 @@ impl Kernel {
         }
     }
 
+    /// Codes of 8 bits, four to a word, as words of two codes for the operand.
+    pub(super) fn lengthen(&self, codes: &[i32], out: &mut [i32]) {
+        let raise = if self.operand == Operand::Words { 0 } else { RAISE as i16 };
+        rows::lengthen(self.isa, bytemuck::cast_slice(codes), raise, bytemuck::cast_slice_mut(out));
+    }
+
+    /// The words of a query for the operand; `codes` are four to a word.
+    pub(super) fn raise_query(&self, codes: &[i32], out: &mut [i32]) {
+        if self.operand != Operand::Quads {
+            return self.lengthen(codes, out);
+        }
+        let (codes, out): (&[u8], &mut [u8]) = (bytemuck::cast_slice(codes), bytemuck::cast_slice_mut(out));
+        let raise = self.raise() as u8;
+        out.iter_mut().zip(codes).for_each(|(out, code)| *out = code.wrapping_add(raise));
+    }
+
     /// What the sums of a query with these codes are too large by.
     pub(super) fn excess(&self, codes: &[i8]) -> i32 {
         match self.operand {
             #[cfg(target_arch = "x86_64")]
-            Operand::Raised => {
-                let sum: i32 = codes.iter().map(|c| i32::from(*c)).sum();
-                RAISE * (sum + 255 * codes.len() as i32)
-            }
+            Operand::Raised => RAISE * (rows::total(self.isa, codes) + 255 * codes.len() as i32),
             _ => 0,
         }
     }
 
-    /// What the sums of a key start from, so that raising the queries changes nothing.
-    pub(super) fn start(&self, codes: &[i8]) -> i32 {
-        let sum = |from: usize| -> i32 {
-            codes.chunks(4).flat_map(|quad| quad.iter().skip(from).take(2)).map(|c| i32::from(*c)).sum()
-        };
-        match (self.operand, self.family) {
-            (Operand::Words, _) => 0,
-            // Not negative, as no code exceeds 127: see `excess`.
+    /// What the sums of the keys of a side start from, so that raising the queries changes nothing. `words` are theirs,
+    /// `[depth, SIDE]`.
+    pub(super) fn starts(&self, words: &[i32], out: &mut [i32; SIDE]) {
+        match self.operand {
+            Operand::Words => out.fill(0),
             #[cfg(target_arch = "x86_64")]
-            (Operand::Raised, _) => {
-                let sum: i32 = codes.iter().map(|c| i32::from(*c) + RAISE).sum();
-                RAISE * (255 * codes.len() as i32 - sum)
+            Operand::Raised => {
+                rows::sum_halves(self.isa, words, out);
+                // Not negative, as no code exceeds 127: see `excess`.
+                let most = 2 * 255 * (words.len() / SIDE) as i32;
+                out.iter_mut().for_each(|sum| *sum = RAISE * (most - *sum));
             }
-            #[cfg(target_arch = "x86_64")]
-            (Operand::Quads, Family::Avx2) => {
-                let half = |from| (-self.raise() * sum(from)) & 0xffff;
-                half(0) | half(2) << 16
+            Operand::Quads => {
+                let mut sums = [[0; SIDE]; 2];
+                rows::sum_bytes(self.isa, words, &mut sums);
+                let raise = self.raise();
+                for (out, (low, high)) in out.iter_mut().zip(sums[0].iter().zip(&sums[1])) {
+                    *out = match self.family {
+                        // Sums of 16 bits, side by side.
+                        #[cfg(target_arch = "x86_64")]
+                        Family::Avx2 => (-raise * low) & 0xffff | (-raise * high) << 16,
+                        _ => -raise * (low + high),
+                    };
+                }
             }
-            (Operand::Quads, _) => -self.raise() * (sum(0) + sum(2)),
         }
     }
 
@@ -239,6 +258,10 @@ pub(super) struct Turn {
     pub(super) fits: bool,
     /// The sum of each query's weights in this tile.
     pub(super) sums: [i32; 8],
+    /// What scores are taken relative to, before they are multiplied with their factor.
+    pub(super) base: PerRow,
+    /// What is added to them then.
+    pub(super) offset: PerRow,
 }
 
 /// How weights become integers.
@@ -246,7 +269,7 @@ pub(super) struct Turn {
 pub(super) struct Integers {
     /// The weight 1.
     pub(super) unit: f32,
-    /// Weights are relative to the largest score of the tile, not to the largest so far.
+    /// See [`Kernel::turn`].
     pub(super) local: bool,
     /// The exact sum is wanted.
     pub(super) exact: bool,
@@ -279,6 +302,25 @@ impl Kernel {
         }
     }
 
+    /// What scores `t` of a tile, times `factor[r]`, do to the largest so far. Weights will be relative to the largest of
+    /// the tile if they are `local`, else to the largest so far.
+    pub(super) fn turn(
+        &self,
+        rows: usize,
+        scores: &[f32],
+        factor: &PerRow,
+        local: bool,
+        state: &mut State,
+        turn: &mut Turn,
+    ) {
+        assert!(scores.len() == rows * KEYS && rows <= ROWS);
+        match self.family {
+            Family::Portable => portable::turn(rows, scores, factor, local, state, turn),
+            #[cfg(target_arch = "x86_64")]
+            _ => x86::avx2::turn(self.isa, rows, scores, factor, local, state, turn),
+        }
+    }
+
     /// Weights `unit 2^(factor[r] t - top)` of scores `t`, rounded to integers.
     pub(super) fn weigh(
         &self,
@@ -286,16 +328,17 @@ impl Kernel {
         scores: &[f32],
         factor: &PerRow,
         integers: Integers,
+        turn: &mut Turn,
         state: &mut State,
         out: &mut [i16],
-    ) -> Turn {
+    ) {
         assert!(scores.len() == rows * KEYS && out.len() == rows * KEYS && rows <= ROWS);
         match self.family {
-            Family::Portable => portable::weigh(rows, scores, factor, integers, state, out),
+            Family::Portable => portable::weigh(rows, scores, factor, integers, turn, state, out),
             #[cfg(target_arch = "x86_64")]
-            Family::Avx2 => x86::avx2::weigh(self.isa, rows, scores, factor, integers, state, out),
+            Family::Avx2 => x86::avx2::weigh(self.isa, rows, scores, factor, integers, turn, state, out),
             #[cfg(target_arch = "x86_64")]
-            Family::Vnni => x86::avx512::weigh(self.isa, rows, scores, factor, integers, state, out),
+            Family::Vnni => x86::avx512::weigh(self.isa, rows, scores, factor, integers, turn, state, out),
         }
     }
 
@@ -306,20 +349,20 @@ impl Kernel {
         scores: &[f32],
         factor: &PerRow,
         fp8: bool,
+        turn: &Turn,
         state: &mut State,
         out: &mut [f32],
-    ) -> Turn {
+    ) {
         assert!(scores.len() == rows * KEYS && out.len() == rows * KEYS && rows <= ROWS);
-        let turn = match self.family {
-            Family::Portable => portable::weigh_float(rows, scores, factor, state, out),
+        match self.family {
+            Family::Portable => portable::weigh_float(rows, scores, factor, turn, state, out),
             #[cfg(target_arch = "x86_64")]
-            _ => x86::avx2::weigh_float(self.isa, rows, scores, factor, state, out),
-        };
+            _ => x86::avx2::weigh_float(self.isa, rows, scores, factor, turn, state, out),
+        }
         if fp8 {
             out.iter_mut().for_each(|p| *p *= kc_quant::fp8::MAX);
             kc_quant::fp8::round_slice_with(self.isa, out);
         }
-        turn
     }
 
     /// Adds weights times values to the result of each query. `raised` values are 128 too large. `values` are `[D / SIDE, KEYS / 2, SIDE]` words, `delta` the

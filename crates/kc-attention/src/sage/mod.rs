@@ -86,9 +86,10 @@
 //! # Ok::<(), kc_core::Error>(())
 //! ```
 
-use kc_core::{Error, Float, Isa, Result, Tensor, TensorView};
+use kc_core::{Error, Float, Isa, Result, Tensor, TensorView, TensorViewMut};
 
-use crate::{Attention, Dims, Layout, Mask};
+use crate::exact::check_mask;
+use crate::{Attention, Dims, Layout, Mask, Select};
 
 pub mod cache;
 mod decode;
@@ -274,6 +275,23 @@ pub fn sage_attention<E: Float>(
     Sage::new(q, k, v, mask, config)?.attend()
 }
 
+/// As [`sage_attention`], into `out` of the shape of `q` and, if it is given, `lse` `[B, Hq, Nq]`, whatever `config.lse` says.
+/// [`Sage::attend_into`] does the same again and again without packing.
+///
+/// # Errors
+/// As [`sage_attention`], and `Shape` if `out` or `lse` have another shape.
+pub fn sage_attention_into<E: Float>(
+    q: TensorView<'_, E, 4>,
+    k: TensorView<'_, E, 4>,
+    v: TensorView<'_, E, 4>,
+    mask: &Mask<'_>,
+    config: &SageConfig,
+    out: TensorViewMut<'_, E, 4>,
+    lse: Option<TensorViewMut<'_, f32, 3>>,
+) -> Result<()> {
+    Sage::new(q, k, v, mask, config)?.attend_into(out, lse)
+}
+
 /// Queries, keys and values after quantising and packing.
 pub struct Sage<'a, E: Float> {
     job: Option<forward::Job<'a, E>>,
@@ -297,6 +315,9 @@ impl<'a, E: Float> Sage<'a, E> {
         let heads_first = |x| config.layout.heads_first(x);
         let (q, k, v) = (heads_first(q)?, heads_first(k)?, heads_first(v)?);
         let dims = Dims::of(q.shape(), k.shape(), v.shape())?;
+        if let Select::Add(add) = mask.select {
+            check_mask(add)?;
+        }
         let mask = mask.broadcast(&dims)?;
         let job = match q.is_empty() {
             true => None,
@@ -316,27 +337,35 @@ impl<'a, E: Float> Sage<'a, E> {
     /// Only for want of memory.
     pub fn attend(&self) -> Result<Attention<E>> {
         let [b, h, n, _] = self.shape;
-        let mut out = Tensor::zeros(self.shape)?;
+        let mut out = Tensor::zeros(self.config.layout.shape(self.shape))?;
         let mut lse = if self.config.lse { Some(Tensor::zeros([b, h, n])?) } else { None };
-        if let Some(job) = &self.job {
-            job.run(&mut out, lse.as_mut())?;
-        }
-        Ok(Attention { out: in_layout(out, self.config.layout)?, lse })
+        self.attend_into(out.view_mut(), lse.as_mut().map(Tensor::view_mut))?;
+        Ok(Attention { out, lse })
     }
-}
 
-/// `x` `[B, H, N, D]` in the layout and type asked for.
-fn in_layout<E: Float>(x: Tensor<f32, 4>, layout: Layout) -> Result<Tensor<E, 4>> {
-    let mut same = Some(x);
-    if layout == Layout::Hnd
-        && let Some(found) = (&mut same as &mut dyn std::any::Any).downcast_mut::<Option<Tensor<E, 4>>>()
-        && let Some(found) = found.take()
-    {
-        return Ok(found);
+    /// The attention into `out` of the shape of the queries and, if it is given, `lse` `[B, Hq, Nq]`.
+    ///
+    /// # Errors
+    /// `Shape` if they have another shape.
+    pub fn attend_into(
+        &self,
+        out: TensorViewMut<'_, E, 4>,
+        lse: Option<TensorViewMut<'_, f32, 3>>,
+    ) -> Result<()> {
+        let want = self.config.layout.shape(self.shape);
+        if out.shape() != want {
+            return Err(Error::shape("out", format!("{want:?} of the queries"), &out.shape()));
+        }
+        let [b, h, n, _] = self.shape;
+        if let Some(lse) = &lse
+            && lse.shape() != [b, h, n]
+        {
+            return Err(Error::shape("lse", format!("{:?}", [b, h, n]), &lse.shape()));
+        }
+        let out = match self.config.layout {
+            Layout::Hnd => out,
+            Layout::Nhd => out.permuted([0, 2, 1, 3])?,
+        };
+        self.job.as_ref().map_or(Ok(()), |job| job.run(out, lse))
     }
-    let x = same.map_or_else(|| Tensor::zeros([0; 4]), Ok)?;
-    let mut out = Tensor::zeros(layout.shape(x.shape()))?;
-    let view = layout.heads_first(x.view())?;
-    out.as_mut_slice().iter_mut().zip(view.iter()).for_each(|(out, x)| *out = E::from_f32(x));
-    Ok(out)
 }

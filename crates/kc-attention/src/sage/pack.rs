@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kc_core::{AlignedBuf, Error, Float, Result, TensorView};
+use kc_core::{AlignedBuf, Error, Float, Isa, Result, TensorView, bytemuck};
 use kc_quant::fp8;
 use rayon::prelude::*;
 
@@ -45,26 +45,33 @@ impl KeyPanels {
         let parts = data.par_chunks_mut(TILES * size).zip(start.par_chunks_mut(TILES * KEYS)).enumerate();
         parts.for_each(|(part, (data, start))| {
             let mut rows = Rows::new(k);
-            let width = d.next_multiple_of(4);
-            let mut codes = vec![0i8; KEYS * width];
-            for (t, (data, start)) in
-                data.chunks_exact_mut(size).zip(start.chunks_exact_mut(KEYS)).enumerate()
-            {
-                let first = (part * TILES + t) * KEYS;
-                let keys = KEYS.min(n - first);
-                codes[keys * width..].fill(0);
-                for (j, codes) in codes.chunks_exact_mut(width).take(keys).enumerate() {
-                    quantiser.encode(first + j, rows.get(first + j), &mut codes[..d]);
+            let mut codes = vec![0i32; d.div_ceil(4)];
+            let mut words = vec![0i32; 2 * codes.len()];
+            let mut quads = vec![0i32; if kernel.bits == QkBits::Int4 { SIDE * codes.len() } else { 0 }];
+            let sides = data.chunks_exact_mut(size / (KEYS / SIDE)).zip(start.as_chunks_mut::<SIDE>().0);
+            for (side, (data, start)) in sides.enumerate() {
+                let first = part * TILES * KEYS + side * SIDE;
+                let four = kernel.bits == QkBits::Int4;
+                let panel = if four { &mut quads[..] } else { &mut *data };
+                for j in 0..SIDE {
+                    let bytes: &mut [i8] = bytemuck::cast_slice_mut(&mut codes);
+                    match first + j < n {
+                        true => quantiser.encode(first + j, rows.get(first + j), &mut bytes[..d]),
+                        false => bytes.fill(0),
+                    }
+                    let from = if four || kernel.operand == Operand::Quads {
+                        &codes
+                    } else {
+                        kernel.lengthen(&codes, &mut words);
+                        &words
+                    };
+                    for (out, word) in panel.as_chunks_mut::<SIDE>().0.iter_mut().zip(from) {
+                        out[j] = *word;
+                    }
                 }
-                for (start, codes) in start.iter_mut().zip(codes.chunks_exact(width)) {
-                    *start = kernel.start(codes);
-                }
-                match (kernel.bits, kernel.operand) {
-                    (QkBits::Int4, _) => nibbles(&codes, width, bytemuck_bytes(data)),
-                    (_, Operand::Quads) => quads(&codes, width, data),
-                    (_, Operand::Words) => words(&codes, width, 0, data),
-                    #[cfg(target_arch = "x86_64")]
-                    (_, Operand::Raised) => words(&codes, width, RAISE, data),
+                kernel.starts(panel, start);
+                if four {
+                    nibbles(&quads, bytemuck::cast_slice_mut(data));
                 }
             }
         });
@@ -91,10 +98,10 @@ impl KeyPanels {
             return KeyTile { words: data, start, factor };
         }
         room.resize(self.depth * KEYS, 0);
-        let packed: &[u8] = kc_core::bytemuck::cast_slice(data);
+        let packed: &[u8] = bytemuck::cast_slice(data);
         match self.kernel.operand {
             Operand::Quads => {
-                rows::expand_bytes(self.kernel.isa(), packed, kc_core::bytemuck::cast_slice_mut(room));
+                rows::expand_bytes(self.kernel.isa(), packed, bytemuck::cast_slice_mut(room));
             }
             _ => {
                 // The two words of a quad lie `SIDE` words apart.
@@ -114,10 +121,6 @@ impl KeyPanels {
     }
 }
 
-fn bytemuck_bytes(data: &mut [i32]) -> &mut [u8] {
-    kc_core::bytemuck::cast_slice_mut(data)
-}
-
 /// Words that a tile is stored in.
 fn stored(kernel: Kernel, depth: usize) -> usize {
     match (kernel.bits, kernel.operand) {
@@ -127,44 +130,11 @@ fn stored(kernel: Kernel, depth: usize) -> usize {
     }
 }
 
-/// Codes `[KEYS, width]`, raised, as words of two.
-fn words(codes: &[i8], width: usize, raise: i32, out: &mut [i32]) {
-    let depth = width / 2;
-    for (side, codes) in codes.chunks_exact(SIDE * width).enumerate() {
-        let out = &mut out[side * depth * SIDE..][..depth * SIDE];
-        for (j, codes) in codes.chunks_exact(width).enumerate() {
-            for (step, [a, b]) in codes.as_chunks::<2>().0.iter().enumerate() {
-                out[step * SIDE + j] = (i32::from(*a) + raise) & 0xffff | (i32::from(*b) + raise) << 16;
-            }
-        }
-    }
-}
-
-/// Codes `[KEYS, width]` as words of four.
-fn quads(codes: &[i8], width: usize, out: &mut [i32]) {
-    let depth = width / 4;
-    for (side, codes) in codes.chunks_exact(SIDE * width).enumerate() {
-        let out = &mut out[side * depth * SIDE..][..depth * SIDE];
-        for (j, codes) in codes.chunks_exact(width).enumerate() {
-            for (step, quad) in codes.as_chunks::<4>().0.iter().enumerate() {
-                out[step * SIDE + j] = i32::from_le_bytes(quad.map(|c| c as u8));
-            }
-        }
-    }
-}
-
-/// Codes `[KEYS, width]` as nibbles, in the order of [`quads`]: channel `2i` in the low half of a byte.
-fn nibbles(codes: &[i8], width: usize, out: &mut [u8]) {
-    let depth = width / 4;
-    for (side, codes) in codes.chunks_exact(SIDE * width).enumerate() {
-        let out = &mut out[2 * side * depth * SIDE..][..2 * depth * SIDE];
-        for (j, codes) in codes.chunks_exact(width).enumerate() {
-            for (step, [a, b, c, d]) in codes.as_chunks::<4>().0.iter().enumerate() {
-                let at = 2 * (step * SIDE + j);
-                out[at] = *a as u8 & 15 | (*b as u8) << 4;
-                out[at + 1] = *c as u8 & 15 | (*d as u8) << 4;
-            }
-        }
+/// Codes in 4 bytes of each word as 4 nibbles: the first lowest.
+fn nibbles(quads: &[i32], out: &mut [u16]) {
+    for (out, quad) in out.iter_mut().zip(quads) {
+        let at = |shift: u32, mask: i32| (quad >> shift) & mask;
+        *out = (at(0, 0xf) | at(4, 0xf0) | at(8, 0xf00) | at(12, 0xf000)) as u16;
     }
 }
 
@@ -273,13 +243,10 @@ impl ValuePanels {
     }
 
     /// The result of one query from its sums.
-    pub(super) fn finish(&self, sums: &[f32], weight: f32, out: &mut [f32]) {
-        match &self.data {
-            Data::Integers { .. } => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum / weight),
-            Data::Floats { factor, .. } => {
-                let all = out.iter_mut().zip(sums).zip(factor);
-                all.for_each(|((out, sum), factor)| *out = sum / weight * factor);
-            }
+    pub(super) fn finish(&self, isa: Isa, sums: &[f32], weight: f32, out: &mut [f32]) {
+        rows::scaled(isa, sums, 1.0 / weight, out);
+        if let Data::Floats { factor, .. } = &self.data {
+            out.iter_mut().zip(factor).for_each(|(out, factor)| *out *= factor);
         }
         out.iter_mut().zip(&self.mean).for_each(|(out, mean)| *out += mean);
     }
@@ -314,6 +281,7 @@ fn integers<E: Float>(
     let size = KEYS / 2 * channels;
     let isa = kernel.isa();
     let order = kernel.order();
+    let as_they_are = mean.is_empty() && d == channels;
     let mut words = AlignedBuf::zeroed(tiles * size)?;
     words.par_chunks_mut(size).enumerate().for_each(|(tile, words)| {
         let first = if delta.len() == channels { 0 } else { tile * channels };
@@ -321,9 +289,14 @@ fn integers<E: Float>(
         let mut rows = Rows::new(v);
         let mut pair = [vec![0.0f32; channels], vec![0.0; channels]];
         for p in 0..KEYS / 2 {
-            for (half, pair) in pair.iter_mut().enumerate() {
-                let at = 2 * p + half;
-                let j = tile * KEYS + at / SIDE * SIDE + order[at % SIDE];
+            let keys = [2 * p, 2 * p + 1].map(|at| tile * KEYS + at / SIDE * SIDE + order[at % SIDE]);
+            let words = &mut words[p * SIDE..];
+            if let [Some(a), Some(b)] = keys.map(|j| (j < n && as_they_are).then(|| rows.direct(j)).flatten())
+            {
+                rows::interleave(isa, a, b, &inverse, limit, raise, words);
+                continue;
+            }
+            for (j, pair) in keys.into_iter().zip(&mut pair) {
                 if j < n {
                     pair[..d].copy_from_slice(rows.get(j));
                     pair.iter_mut().zip(mean).for_each(|(x, mean)| *x -= mean);
@@ -331,14 +304,14 @@ fn integers<E: Float>(
                     pair.fill(0.0);
                 }
             }
-            rows::interleave(isa, &pair[0], &pair[1], &inverse, limit, raise, &mut words[p * SIDE..]);
+            rows::interleave(isa, &pair[0], &pair[1], &inverse, limit, raise, words);
         }
     });
     Ok(Data::Integers { words, delta, raised })
 }
 
 fn floats<E: Float>(
-    isa: kc_core::Isa,
+    isa: Isa,
     v: TensorView<'_, E, 2>,
     mean: &[f32],
     delta: Vec<f32>,

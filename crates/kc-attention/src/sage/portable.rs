@@ -1,6 +1,7 @@
 //! The loops in safe code, for any processor.
 
 use super::kernel::{Bias, Integers, KEYS, KeyTile, PerRow, SIDE, SUM, State, Turn};
+use super::rows::EIGHT;
 
 /// Adding this to a number below `2^22` leaves the nearest integer, half to even, in the low bits of the sum.
 pub(super) const MAGIC: f32 = 12_582_912.0;
@@ -83,6 +84,52 @@ pub(super) fn interleave(a: &[f32], b: &[f32], inverse: &[f32], limit: f32, rais
 }
 
 #[inline(always)]
+pub(super) fn lengthen(codes: &[i8], raise: i16, out: &mut [i16]) {
+    for (out, code) in out.iter_mut().zip(codes) {
+        *out = i16::from(*code) + raise;
+    }
+}
+
+#[inline(always)]
+pub(super) fn total(codes: &[i8]) -> i32 {
+    let mut sum = 0;
+    for code in codes {
+        sum += i32::from(*code);
+    }
+    sum
+}
+
+#[inline(always)]
+pub(super) fn sum_halves(words: &[i32], sums: &mut [i32; SIDE]) {
+    let mut all = [0; SIDE];
+    for words in words.as_chunks::<SIDE>().0 {
+        for (sum, word) in all.iter_mut().zip(words) {
+            *sum += (word & 0xffff) + (word >> 16);
+        }
+    }
+    *sums = all;
+}
+
+#[inline(always)]
+pub(super) fn sum_bytes(words: &[i32], sums: &mut [[i32; SIDE]; 2]) {
+    let (mut low, mut high) = ([0; SIDE], [0; SIDE]);
+    for words in words.as_chunks::<SIDE>().0 {
+        for j in 0..SIDE {
+            low[j] += (words[j] << 24 >> 24) + (words[j] << 16 >> 24);
+            high[j] += (words[j] << 8 >> 24) + (words[j] >> 24);
+        }
+    }
+    *sums = [low, high];
+}
+
+#[inline(always)]
+pub(super) fn scaled(x: &[f32], factor: f32, out: &mut [f32]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = x * factor;
+    }
+}
+
+#[inline(always)]
 pub(super) fn scale(row: &mut [f32], factor: f32) {
     for x in row {
         *x *= factor;
@@ -113,6 +160,35 @@ pub(super) fn dot_without(x: &[f32], y: &[f32], mean: &[f32]) -> f32 {
         half /= 2;
     }
     sums[0]
+}
+
+/// Each in 8 partial sums.
+#[inline(always)]
+pub(super) fn eight_dots_without(x: &[f32], y: &[&[f32]; EIGHT], mean: &[f32]) -> [f32; EIGHT] {
+    const LANES: usize = 8;
+    let (xs, rest) = x.as_chunks::<LANES>();
+    let means = mean.as_chunks::<LANES>().0;
+    let y = y.map(|y| &y[..x.len()]);
+    let mut sums = [[0.0f32; LANES]; EIGHT];
+    for (i, x) in xs.iter().enumerate() {
+        let mean = if means.is_empty() { &[0.0; LANES] } else { &means[i] };
+        for r in 0..EIGHT {
+            let y = &y[r][i * LANES..][..LANES];
+            for l in 0..LANES {
+                sums[r][l] += x[l] * (y[l] - mean[l]);
+            }
+        }
+    }
+    let from = x.len() - rest.len();
+    let mut out = [0.0; EIGHT];
+    for r in 0..EIGHT {
+        for (l, x) in rest.iter().enumerate() {
+            sums[r][l] += x * (y[r][from + l] - mean.get(from + l).copied().unwrap_or(0.0));
+        }
+        let [a, b, c, d, e, f, g, h] = sums[r];
+        out[r] = ((a + e) + (c + g)) + ((b + f) + (d + h));
+    }
+    out
 }
 
 #[inline(always)]
@@ -179,31 +255,30 @@ pub(super) const EXP2_FINE: [f32; 6] =
 /// The powers of 2 below which a weight is nothing.
 pub(super) const LEAST: f32 = -126.0;
 
-/// The largest score of a row and what the weights of the tile are relative to it; the turn of that row.
-#[inline(always)]
-pub(super) fn turn(r: usize, largest: f32, local: bool, state: &mut State, turn: &mut Turn) -> (f32, f32) {
-    let before = state.top[r];
-    let top = before.max(largest);
-    if top == f32::NEG_INFINITY {
-        (turn.shrink[r], turn.weight[r]) = (1.0, 0.0);
-        return (0.0, 0.0);
-    }
-    state.top[r] = top;
+pub(super) fn turn(
+    rows: usize,
+    scores: &[f32],
+    factor: &PerRow,
+    local: bool,
+    state: &mut State,
+    turn: &mut Turn,
+) {
     let power = |x: f32| if x < LEAST { 0.0 } else { exp2::<true>(x) };
-    turn.shrink[r] = power(before - top);
-    match (largest == f32::NEG_INFINITY, local) {
-        (true, _) => {
-            turn.weight[r] = 0.0;
-            (0.0, 0.0)
+    *turn = Turn::default();
+    for (r, scores) in scores.as_chunks::<KEYS>().0.iter().take(rows).enumerate() {
+        let largest = scores.iter().fold(f32::NEG_INFINITY, |m, t| if *t > m { *t } else { m });
+        let scaled = largest * factor[r];
+        let before = state.top[r];
+        let top = before.max(scaled);
+        state.top[r] = top;
+        if scaled == f32::NEG_INFINITY {
+            turn.shrink[r] = 1.0;
+            continue;
         }
-        (false, true) => {
-            turn.weight[r] = power(largest - top);
-            (1.0, 0.0)
-        }
-        (false, false) => {
-            turn.weight[r] = 1.0;
-            (1.0, largest - top)
-        }
+        turn.shrink[r] = power(before - top);
+        turn.base[r] = largest;
+        (turn.weight[r], turn.offset[r]) =
+            if local { (power(scaled - top), 0.0) } else { (1.0, scaled - top) };
     }
 }
 
@@ -212,19 +287,17 @@ pub(super) fn weigh(
     scores: &[f32],
     factor: &PerRow,
     integers: Integers,
+    turn: &mut Turn,
     state: &mut State,
     out: &mut [i16],
-) -> Turn {
-    let mut next = Turn { fits: true, ..Turn::default() };
+) {
+    turn.fits = true;
     for (r, (scores, out)) in
         scores.as_chunks::<KEYS>().0.iter().zip(out.as_chunks_mut::<KEYS>().0).take(rows).enumerate()
     {
-        let largest = scores.iter().fold(f32::NEG_INFINITY, |m, t| if *t > m { *t } else { m });
-        let (any, offset) = turn(r, largest * factor[r], integers.local, state, &mut next);
-        let base = if any == 0.0 { 0.0 } else { largest };
         let mut powers = [0.0f32; KEYS];
         for (power, t) in powers.iter_mut().zip(scores) {
-            let x = (t - base) * factor[r] + offset;
+            let x = (t - turn.base[r]) * factor[r] + turn.offset[r];
             *power = integers.unit * exp2::<false>(if x > -30.0 { x } else { -30.0 });
         }
         let mut sum = 0i32;
@@ -232,39 +305,34 @@ pub(super) fn weigh(
             *out = round(*power, 32767.0) as i16;
             sum += i32::from(*out);
         }
-        next.fits &= sum <= SUM;
-        next.sums[r] = sum;
-        state.sum[r] = state.sum[r] * next.shrink[r] + sum as f32 * next.weight[r];
+        turn.fits &= sum <= SUM;
+        turn.sums[r] = sum;
+        state.sum[r] = state.sum[r] * turn.shrink[r] + sum as f32 * turn.weight[r];
         if integers.exact {
-            state.exact[r] = state.exact[r] * next.shrink[r] + powers.iter().sum::<f32>() * next.weight[r];
+            state.exact[r] = state.exact[r] * turn.shrink[r] + powers.iter().sum::<f32>() * turn.weight[r];
         }
     }
-    next
 }
 
 pub(super) fn weigh_float(
     rows: usize,
     scores: &[f32],
     factor: &PerRow,
+    turn: &Turn,
     state: &mut State,
     out: &mut [f32],
-) -> Turn {
-    let mut next = Turn::default();
+) {
     for (r, (scores, out)) in
         scores.as_chunks::<KEYS>().0.iter().zip(out.as_chunks_mut::<KEYS>().0).take(rows).enumerate()
     {
-        let largest = scores.iter().fold(f32::NEG_INFINITY, |m, t| if *t > m { *t } else { m });
-        let (any, offset) = turn(r, largest * factor[r], false, state, &mut next);
-        let base = if any == 0.0 { 0.0 } else { largest };
         for (out, t) in out.iter_mut().zip(scores) {
-            let x = (t - base) * factor[r] + offset;
+            let x = (t - turn.base[r]) * factor[r] + turn.offset[r];
             *out = if x > LEAST { exp2::<true>(x) } else { 0.0 };
         }
         let sum: f32 = out.iter().sum();
-        state.sum[r] = state.sum[r] * next.shrink[r] + sum;
+        state.sum[r] = state.sum[r] * turn.shrink[r] + sum;
         state.exact[r] = state.sum[r];
     }
-    next
 }
 
 pub(super) fn values(

@@ -2,6 +2,7 @@
 
 use kc_core::{Float, Isa, TensorView};
 
+use super::kernel::SIDE;
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
@@ -9,25 +10,54 @@ use super::x86;
 /// The rows of a `[N, D]` view as f32: borrowed where they are, else converted one at a time.
 pub(super) struct Rows<'a, E: Float> {
     view: TensorView<'a, E, 2>,
+    plain: Option<TensorView<'a, f32, 2>>,
     buffer: Vec<f32>,
 }
 
+/// Rows that [`Rows::eight`] gives.
+pub(super) const EIGHT: usize = 8;
+
 impl<'a, E: Float> Rows<'a, E> {
     pub(super) fn new(view: TensorView<'a, E, 2>) -> Self {
-        Rows { view, buffer: Vec::new() }
+        Rows { view, plain: view.as_type(), buffer: Vec::new() }
+    }
+
+    /// Row `i`, if it lies in memory as it is.
+    #[inline]
+    pub(super) fn direct(&self, i: usize) -> Option<&'a [f32]> {
+        self.plain.and_then(|view| view.row_slice(i))
     }
 
     /// Row `i`; the next call may overwrite it.
+    #[inline]
     pub(super) fn get(&mut self, i: usize) -> &[f32] {
-        if let Some(row) = self.view.as_type::<f32>().and_then(|view| view.row_slice(i)) {
+        if let Some(row) = self.direct(i) {
             return row;
         }
         self.buffer.clear();
+        self.convert(i);
+        &self.buffer
+    }
+
+    /// Rows `first..first + 8`, the last row in place of those that are not there; the next call may overwrite them.
+    pub(super) fn eight(&mut self, first: usize) -> [&[f32]; EIGHT] {
+        let (last, d) = (self.view.rows() - 1, self.view.cols());
+        let at: [usize; EIGHT] = std::array::from_fn(|r| (first + r).min(last));
+        if let Some(row) = self.direct(at[0]) {
+            return at.map(|i| self.direct(i).unwrap_or(row));
+        }
+        self.buffer.clear();
+        for i in at {
+            self.convert(i);
+        }
+        std::array::from_fn(|r| &self.buffer[r * d..][..d])
+    }
+
+    fn convert(&mut self, i: usize) {
         match self.view.row_slice(i) {
             Some(row) => self.buffer.extend(row.iter().map(|x| x.to_f32())),
             None => self.buffer.extend(self.view.row(i).iter().map(|x| x.to_f32())),
         }
-        &self.buffer
     }
 }
 
@@ -59,10 +89,22 @@ loops! {
     widen(row: &[f32], mean: &[f32], top: &mut [u32]);
     /// Codes of 16 bits of the channels of two rows, side by side in one word; 16 channels, then `16 KEYS / 2` words on.
     interleave(a: &[f32], b: &[f32], inverse: &[f32], limit: f32, raise: i32, out: &mut [i32]);
+    /// Codes as 16 bits, raised.
+    lengthen(codes: &[i8], raise: i16, out: &mut [i16]);
+    /// The sum of codes.
+    total(codes: &[i8]) -> i32;
+    /// For each of the keys of a side, the sums of the unsigned halves of its words.
+    sum_halves(words: &[i32], sums: &mut [i32; SIDE]);
+    /// For each of the keys of a side, the sums of the first and of the last two signed bytes of its words.
+    sum_bytes(words: &[i32], sums: &mut [[i32; SIDE]; 2]);
     /// Multiplies all elements.
     scale(row: &mut [f32], factor: f32);
+    /// `x * factor`.
+    scaled(x: &[f32], factor: f32, out: &mut [f32]);
     /// `sum x (y - mean)`; no mean, if it is empty.
     dot_without(x: &[f32], y: &[f32], mean: &[f32]) -> f32;
+    /// The same of eight `y`.
+    eight_dots_without(x: &[f32], y: &[&[f32]; EIGHT], mean: &[f32]) -> [f32; EIGHT];
     /// Two codes of 4 bits in each byte, as bytes.
     expand_bytes(packed: &[u8], out: &mut [i8]);
 }

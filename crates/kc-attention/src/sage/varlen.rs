@@ -2,7 +2,7 @@
 
 use kc_core::{Error, Float, Result, Tensor, TensorView};
 
-use super::{SageConfig, sage_attention};
+use super::{SageConfig, sage_attention_into};
 use crate::exact::sequences;
 use crate::{Layout, Mask, PackedAttention};
 
@@ -43,12 +43,10 @@ pub fn sage_attention_varlen<E: Float>(
         }
         let first = [queries.start, keys.start];
         let (q, k, v) = (q.slice(0, queries)?, k.slice(0, keys.clone())?, v.slice(0, keys)?);
-        let found = sage_attention(q.unsqueezed(), k.unsqueezed(), v.unsqueezed(), &mask, &config)
+        let [q, k, v] = [q, k, v].map(|x| x.unsqueezed());
+        let lse = to_lse.map(|lse| lse.unsqueezed());
+        sage_attention_into(q, k, v, &mask, &config, to.unsqueezed(), lse)
             .map_err(|error| in_tokens(error, first))?;
-        to.unsqueezed().copy_from(found.out.view())?;
-        if let (Some(to), Some(found)) = (to_lse, found.lse) {
-            to.unsqueezed().copy_from(found.view())?;
-        }
     }
     Ok(PackedAttention { out, lse })
 }

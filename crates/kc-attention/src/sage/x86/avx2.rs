@@ -36,18 +36,34 @@ pub(in super::super) fn scores(
     }
 }
 
+pub(in super::super) fn turn(
+    isa: Isa,
+    rows: usize,
+    scores: &[f32],
+    factor: &PerRow,
+    local: bool,
+    state: &mut State,
+    turn: &mut Turn,
+) {
+    by_rows!(Avx2, isa, rows, turn_of(scores, factor, local, state, turn));
+}
+
 pub(in super::super) fn weigh(
     isa: Isa,
     rows: usize,
     scores: &[f32],
     factor: &PerRow,
     integers: Integers,
+    turn: &mut Turn,
     state: &mut State,
     out: &mut [i16],
-) -> Turn {
-    match integers.exact {
-        false => by_rows!(Avx2, isa, rows, weigh_of<false>(scores, factor, integers, state, out)),
-        true => by_rows!(Avx2, isa, rows, weigh_of<true>(scores, factor, integers, state, out)),
+) {
+    let Integers { unit, local, exact } = integers;
+    match (local, exact) {
+        (true, false) => by_rows!(Avx2, isa, rows, weigh_of<0>(scores, factor, unit, turn, state, out)),
+        (true, true) => by_rows!(Avx2, isa, rows, weigh_of<1>(scores, factor, unit, turn, state, out)),
+        (false, false) => by_rows!(Avx2, isa, rows, weigh_of<2>(scores, factor, unit, turn, state, out)),
+        (false, true) => by_rows!(Avx2, isa, rows, weigh_of<3>(scores, factor, unit, turn, state, out)),
     }
 }
 
@@ -56,10 +72,11 @@ pub(in super::super) fn weigh_float(
     rows: usize,
     scores: &[f32],
     factor: &PerRow,
+    turn: &Turn,
     state: &mut State,
     out: &mut [f32],
-) -> Turn {
-    by_rows!(Avx2, isa, rows, weigh_float_of(scores, factor, state, out))
+) {
+    by_rows!(Avx2, isa, rows, weigh_float_of(scores, factor, turn, state, out));
 }
 
 pub(in super::super) fn values(
@@ -263,21 +280,22 @@ unsafe fn largest<const R: usize>(scores: &[f32]) -> __m256 {
     largest_each(&each)
 }
 
-/// The turn of all rows. Gives what scores are taken relative to, and what is added to their distance from it.
-#[inline]
+/// # Safety
+/// `scores` holds `R` times `KEYS` numbers.
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn turn(
-    largest: __m256,
+unsafe fn turn_of<const R: usize>(
+    scores: &[f32],
     factor: &PerRow,
     local: bool,
     state: &mut State,
     turn: &mut Turn,
-) -> (PerRow, PerRow) {
+) {
+    // SAFETY: the contract is the same.
+    let largest = unsafe { largest::<R>(scores) };
     let nothing = _mm256_set1_ps(f32::NEG_INFINITY);
-    let (mut base, mut offset) = ([0.0; 8], [0.0; 8]);
     let scaled = _mm256_mul_ps(largest, load(factor));
     let hidden = _mm256_cmp_ps::<_CMP_EQ_OQ>(scaled, nothing);
-    store(&mut base, _mm256_andnot_ps(hidden, largest));
+    store(&mut turn.base, _mm256_andnot_ps(hidden, largest));
     let before = load(&state.top);
     let top = _mm256_max_ps(before, scaled);
     store(&mut state.top, top);
@@ -286,38 +304,43 @@ pub(super) fn turn(
     store(&mut turn.shrink, exp2_or_zero(_mm256_sub_ps(before, top)));
     if local {
         store(&mut turn.weight, _mm256_andnot_ps(hidden, exp2_or_zero(apart)));
+        store(&mut turn.offset, _mm256_setzero_ps());
     } else {
         store(&mut turn.weight, _mm256_andnot_ps(hidden, _mm256_set1_ps(1.0)));
-        store(&mut offset, apart);
+        store(&mut turn.offset, apart);
     }
-    (base, offset)
 }
 
+/// Weights are found with so many bits more, and all but one shifted out.
+const FINER: i32 = 16;
+
+/// The first bit of `HOW` is [`Integers::exact`], the second is not [`Integers::local`].
+///
 /// # Safety
 /// `scores` and `out` hold `R` times `KEYS` numbers.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn weigh_of<const R: usize, const EXACT: bool>(
+unsafe fn weigh_of<const R: usize, const HOW: u8>(
     scores: &[f32],
     factor: &PerRow,
-    integers: Integers,
+    unit: f32,
+    turn: &mut Turn,
     state: &mut State,
     out: &mut [i16],
-) -> Turn {
-    let mut next = Turn::default();
-    // SAFETY: the contract is the same.
-    let largest = unsafe { largest::<R>(scores) };
-    let (base, offset) = turn(largest, factor, integers.local, state, &mut next);
+) {
     let mut coefficients = [_mm256_setzero_ps(); 5];
     for (c, value) in coefficients.iter_mut().zip(EXP2) {
-        *c = _mm256_set1_ps(value * integers.unit);
+        *c = _mm256_set1_ps(value * unit * (1 << FINER) as f32);
     }
-    let (least, ones) = (_mm256_set1_ps(-30.0), _mm256_set1_epi16(1));
+    let (local, exact_too) = (HOW & 2 == 0, HOW & 1 == 1);
+    let (magic, least) = (_mm256_set1_ps(MAGIC), _mm256_set1_ps(MAGIC + LEAST));
+    let shift = _mm256_set1_epi32(MAGIC.to_bits() as i32 + FINER - 1);
+    let ones = _mm256_set1_epi16(1);
     let (mut sums, mut exacts) = ([_mm256_setzero_ps(); 8], [_mm256_setzero_ps(); 8]);
     // Bounds that the compiler does not know: unrolled, these loops would need more registers than there are.
     let (rows, keys) = (out.len() / KEYS, out.len() / R);
     for r in 0..rows.min(R) {
-        let (base, scale) = (_mm256_set1_ps(base[r]), _mm256_set1_ps(factor[r]));
-        let offset = _mm256_set1_ps(offset[r]);
+        let (base, scale) = (_mm256_set1_ps(turn.base[r]), _mm256_set1_ps(factor[r]));
+        let offset = _mm256_set1_ps(turn.offset[r]);
         let mut sum = _mm256_setzero_si256();
         let mut exact = _mm256_setzero_ps();
         for at in (0..keys).step_by(SIDE) {
@@ -325,14 +348,30 @@ unsafe fn weigh_of<const R: usize, const EXACT: bool>(
             for (v, code) in codes.iter_mut().enumerate() {
                 // SAFETY: inside of row `r`, by the contract.
                 let t = unsafe { _mm256_loadu_ps(scores.as_ptr().add(r * KEYS + at + v * LANES)) };
-                let x = _mm256_fmadd_ps(_mm256_sub_ps(t, base), scale, offset);
-                let power = exp2(_mm256_max_ps(x, least), &coefficients);
-                if EXACT {
-                    exact = _mm256_add_ps(exact, power);
+                let d = _mm256_sub_ps(t, base);
+                let (whole, f) = if local {
+                    let whole = _mm256_fmadd_ps(d, scale, magic);
+                    (whole, _mm256_fmsub_ps(d, scale, _mm256_sub_ps(whole, magic)))
+                } else {
+                    let x = _mm256_fmadd_ps(d, scale, offset);
+                    let whole = _mm256_add_ps(x, magic);
+                    (whole, _mm256_sub_ps(x, _mm256_sub_ps(whole, magic)))
+                };
+                let mut p = coefficients[4];
+                for c in coefficients[..4].iter().rev() {
+                    p = _mm256_fmadd_ps(p, f, *c);
                 }
-                *code = _mm256_cvtps_epi32(power);
+                let whole_bits = _mm256_castps_si256(whole);
+                if exact_too {
+                    let bits = _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32::<23>(whole_bits));
+                    let seen = _mm256_cmp_ps::<_CMP_GE_OQ>(whole, least);
+                    exact = _mm256_add_ps(exact, _mm256_and_ps(_mm256_castsi256_ps(bits), seen));
+                }
+                // Shifted by 32 bits and more, nothing is left.
+                *code = _mm256_srlv_epi32(_mm256_cvtps_epi32(p), _mm256_sub_epi32(shift, whole_bits));
             }
-            let codes = _mm256_packs_epi32(codes[0], codes[1]);
+            // One bit more than wanted, so that the mean with 0 rounds.
+            let codes = _mm256_avg_epu16(_mm256_packus_epi32(codes[0], codes[1]), _mm256_setzero_si256());
             sum = _mm256_add_epi32(sum, _mm256_madd_epi16(codes, ones));
             // SAFETY: inside of row `r`, by the contract.
             unsafe { _mm256_storeu_si256(out.as_mut_ptr().add(r * KEYS + at).cast(), codes) };
@@ -342,17 +381,17 @@ unsafe fn weigh_of<const R: usize, const EXACT: bool>(
     }
     let sums = _mm256_castps_si256(sum_integers_each(&sums));
     let many = _mm256_cmpgt_epi32(sums, _mm256_set1_epi32(SUM));
-    next.fits = _mm256_testz_si256(many, many) == 1;
+    turn.fits = _mm256_testz_si256(many, many) == 1;
     // SAFETY: the array has the eight lanes of a register.
-    unsafe { _mm256_storeu_si256(next.sums.as_mut_ptr().cast(), sums) };
-    let (shrink, weight) = (load(&next.shrink), load(&next.weight));
+    unsafe { _mm256_storeu_si256(turn.sums.as_mut_ptr().cast(), sums) };
+    let (shrink, weight) = (load(&turn.shrink), load(&turn.weight));
     let sum = _mm256_mul_ps(load(&state.sum), shrink);
     store(&mut state.sum, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), weight, sum));
-    if EXACT {
+    if exact_too {
         let exact = _mm256_mul_ps(load(&state.exact), shrink);
+        let weight = _mm256_mul_ps(weight, _mm256_set1_ps(1.0 / (1 << FINER) as f32));
         store(&mut state.exact, _mm256_fmadd_ps(sum_each(&exacts), weight, exact));
     }
-    next
 }
 
 /// # Safety
@@ -361,18 +400,15 @@ unsafe fn weigh_of<const R: usize, const EXACT: bool>(
 unsafe fn weigh_float_of<const R: usize>(
     scores: &[f32],
     factor: &PerRow,
+    turn: &Turn,
     state: &mut State,
     out: &mut [f32],
-) -> Turn {
-    let mut next = Turn::default();
-    // SAFETY: the contract is the same.
-    let largest = unsafe { largest::<R>(scores) };
-    let (base, offset) = turn(largest, factor, false, state, &mut next);
+) {
     let mut sums = [_mm256_setzero_ps(); 8];
     let (rows, keys) = (out.len() / KEYS, out.len() / R);
     for r in 0..rows.min(R) {
-        let (base, scale) = (_mm256_set1_ps(base[r]), _mm256_set1_ps(factor[r]));
-        let offset = _mm256_set1_ps(offset[r]);
+        let (base, scale) = (_mm256_set1_ps(turn.base[r]), _mm256_set1_ps(factor[r]));
+        let offset = _mm256_set1_ps(turn.offset[r]);
         let mut sum = _mm256_setzero_ps();
         for at in (0..keys).step_by(LANES) {
             // SAFETY: inside of row `r`, by the contract.
@@ -385,10 +421,9 @@ unsafe fn weigh_float_of<const R: usize>(
         }
         sums[r] = sum;
     }
-    let sum = _mm256_mul_ps(load(&state.sum), load(&next.shrink));
+    let sum = _mm256_mul_ps(load(&state.sum), load(&turn.shrink));
     store(&mut state.sum, _mm256_add_ps(sum, sum_each(&sums)));
     state.exact = state.sum;
-    next
 }
 
 /// # Safety

@@ -8,7 +8,7 @@ use kc_core::{Isa, Level};
 
 use super::super::kernel::{Bias, FEW, Integers, KEYS, KeyTile, PerRow, ROWS, SIDE, SUM, State, Turn};
 use super::super::portable::{EXP2, MAGIC};
-use super::avx2::{load, store, turn};
+use super::avx2::{load, store};
 
 pub(in super::super) fn scores(
     isa: Isa,
@@ -27,10 +27,11 @@ pub(in super::super) fn weigh(
     scores: &[f32],
     factor: &PerRow,
     integers: Integers,
+    turn: &mut Turn,
     state: &mut State,
     out: &mut [i16],
-) -> Turn {
-    by_rows!(Avx512Icl, isa, rows, weigh_of(scores, factor, integers, state, out))
+) {
+    by_rows!(Avx512Icl, isa, rows, weigh_of(scores, factor, integers, turn, state, out));
 }
 
 pub(in super::super) fn values(
@@ -95,21 +96,11 @@ unsafe fn weigh_of<const R: usize>(
     scores: &[f32],
     factor: &PerRow,
     integers: Integers,
+    turn: &mut Turn,
     state: &mut State,
     out: &mut [i16],
-) -> Turn {
-    let mut next = Turn { fits: true, ..Turn::default() };
-    let mut largest = [0.0; 8];
-    for (r, largest) in largest.iter_mut().enumerate().take(R) {
-        // SAFETY: inside of row `r`, by the contract.
-        unsafe {
-            let row = scores.as_ptr().add(r * KEYS);
-            let low = _mm512_max_ps(_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(SIDE)));
-            let high = _mm512_max_ps(_mm512_loadu_ps(row.add(2 * SIDE)), _mm512_loadu_ps(row.add(3 * SIDE)));
-            *largest = _mm512_reduce_max_ps(_mm512_max_ps(low, high));
-        }
-    }
-    let (base, offset) = turn(load(&largest), factor, integers.local, state, &mut next);
+) {
+    turn.fits = true;
     let mut coefficients = [_mm512_setzero_ps(); 5];
     for (c, value) in coefficients.iter_mut().zip(EXP2) {
         *c = _mm512_set1_ps(value * integers.unit);
@@ -117,8 +108,8 @@ unsafe fn weigh_of<const R: usize>(
     let (least, magic) = (_mm512_set1_ps(-30.0), _mm512_set1_ps(MAGIC));
     let (mut sums, mut exacts) = ([0.0f32; 8], [0.0f32; 8]);
     for r in 0..R {
-        let (base, scale) = (_mm512_set1_ps(base[r]), _mm512_set1_ps(factor[r]));
-        let offset = _mm512_set1_ps(offset[r]);
+        let (base, scale) = (_mm512_set1_ps(turn.base[r]), _mm512_set1_ps(factor[r]));
+        let offset = _mm512_set1_ps(turn.offset[r]);
         let mut sum = _mm512_setzero_si512();
         let mut exact = _mm512_setzero_ps();
         for at in (0..KEYS).step_by(SIDE) {
@@ -144,19 +135,18 @@ unsafe fn weigh_of<const R: usize>(
                 );
             }
         }
-        next.sums[r] = _mm512_reduce_add_epi32(sum);
-        next.fits &= next.sums[r] <= SUM;
-        sums[r] = next.sums[r] as f32;
+        turn.sums[r] = _mm512_reduce_add_epi32(sum);
+        turn.fits &= turn.sums[r] <= SUM;
+        sums[r] = turn.sums[r] as f32;
         if integers.exact {
             exacts[r] = _mm512_reduce_add_ps(exact);
         }
     }
-    let (shrink, weight) = (load(&next.shrink), load(&next.weight));
+    let (shrink, weight) = (load(&turn.shrink), load(&turn.weight));
     let sum = _mm256_mul_ps(load(&state.sum), shrink);
     store(&mut state.sum, _mm256_fmadd_ps(load(&sums), weight, sum));
     let exact = _mm256_mul_ps(load(&state.exact), shrink);
     store(&mut state.exact, _mm256_fmadd_ps(load(&exacts), weight, exact));
-    next
 }
 
 /// # Safety

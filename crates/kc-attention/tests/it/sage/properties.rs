@@ -2,11 +2,12 @@
 
 use kc_attention::sage::{
     Granularity, PvMode, QkBits, Sage, SageConfig, quantize_k, quantize_q, reference, sage_attention,
-    sage_attention_varlen,
+    sage_attention_into, sage_attention_varlen,
 };
 use kc_attention::{Attention, AttentionConfig, Layout, Mask, Select, attention, compare};
 use kc_core::{Error, Isa, Tensor, bf16, f16};
 use kc_testing::{Tol, alloc, assert_close, each_isa, normals, same_on_any_pool};
+use proptest::prelude::*;
 
 const MODES: [PvMode; 5] =
     [PvMode::F32, PvMode::F16 { f16_accum: false }, PvMode::Int8, PvMode::Fp8, PvMode::Fp8F16Acc];
@@ -95,6 +96,69 @@ fn odd_sizes() {
             }
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn random_sizes_are_those_of_the_reference(
+        kv_heads in 1usize..3, share in 1usize..3, n in 1usize..140, nk in 1usize..200, d in 1usize..80,
+        mode in 0usize..5, granularity in 0usize..5, four: bool, causal: bool, smooth: [bool; 3],
+    ) {
+        let config = SageConfig {
+            bits: if four { QkBits::Int4 } else { QkBits::Int8 },
+            granularity: GRANULARITIES[granularity],
+            pv: MODES[mode],
+            smooth_k: smooth[0],
+            smooth_q: Some(smooth[1]),
+            smooth_v: smooth[2],
+            ..SageConfig::default()
+        };
+        let mask = Mask { causal, ..Mask::NONE };
+        assert_near_reference([1, share * kv_heads, kv_heads, n, nk, d], &mask, &config);
+    }
+}
+
+#[test]
+fn results_go_where_they_are_wanted() {
+    let [q, k, v] = inputs([2, 4, 2, 130, 70, 20], 71);
+    for smooth_q in [false, true] {
+        let config = SageConfig { smooth_q: Some(smooth_q), lse: true, blkq: 96, ..SageConfig::default() };
+        let sage = Sage::new(q.view(), k.view(), v.view(), &Mask::CAUSAL, &config).unwrap();
+        let want = sage.attend().unwrap();
+        // Channels before heads before queries, among numbers that stay.
+        let mut room = Tensor::<f32, 4>::from_fn([2, 21, 4, 130], |_| 7.0).unwrap();
+        let mut lse = Tensor::<f32, 3>::zeros([4, 130, 2]).unwrap();
+        let out = room.view_mut().slice(1, 0..20).unwrap().permuted([0, 2, 3, 1]).unwrap();
+        sage.attend_into(out, Some(lse.view_mut().permuted([2, 0, 1]).unwrap())).unwrap();
+        let out = room.view().slice(1, 0..20).unwrap().permuted([0, 2, 3, 1]).unwrap().to_tensor().unwrap();
+        assert_eq!(out, want.out);
+        assert_eq!(lse.view().permuted([2, 0, 1]).unwrap().to_tensor().unwrap(), want.lse.unwrap());
+        let rest = room.view().slice(1, 20..21).unwrap().to_tensor().unwrap();
+        assert!(rest.as_slice().iter().all(|x| *x == 7.0));
+        // Nothing but the tasks and the tiles of a thread is allocated.
+        let mut again = Tensor::zeros(q.shape()).unwrap();
+        let (_, memory) = alloc::measure(|| sage.attend_into(again.view_mut(), None).unwrap());
+        assert_eq!(again, want.out);
+        assert!(memory.peak < 200_000, "{memory:?}");
+    }
+    let half = |x: &Tensor<f32, 4>| Tensor::from_fn(x.shape(), |at| f16::from_f32(x[at])).unwrap();
+    let [q, k, v] = [&q, &k, &v].map(half);
+    let config = SageConfig { layout: Layout::Nhd, ..SageConfig::default() };
+    let [q, k, v] = [&q, &k, &v].map(|x| x.view().permuted([0, 2, 1, 3]).unwrap().to_tensor().unwrap());
+    let want = sage_attention(q.view(), k.view(), v.view(), &Mask::NONE, &config).unwrap().out;
+    let mut out = Tensor::zeros(q.shape()).unwrap();
+    let into = |out: &mut Tensor<f16, 4>, lse: Option<&mut Tensor<f32, 3>>| {
+        let (out, lse) = (out.view_mut(), lse.map(Tensor::view_mut));
+        sage_attention_into(q.view(), k.view(), v.view(), &Mask::NONE, &config, out, lse)
+    };
+    into(&mut out, None).unwrap();
+    assert_eq!(out, want);
+    let mut short = Tensor::zeros([2, 130, 4, 19]).unwrap();
+    assert!(matches!(into(&mut short, None), Err(Error::Shape { arg, .. }) if arg == "out"));
+    let mut lse = Tensor::zeros([2, 130, 4]).unwrap();
+    let found = into(&mut out, Some(&mut lse));
+    assert!(matches!(found, Err(Error::Shape { arg, .. }) if arg == "lse"));
 }
 
 #[test]
@@ -295,6 +359,15 @@ fn bad_input_is_an_error() {
     let keep = Tensor::<u8, 4>::zeros([1, 1, 3, 6]).unwrap();
     let mask = Mask { causal: false, select: Select::Keep(keep.view()) };
     assert!(sage_attention(q.view(), k.view(), v.view(), &mask, &plain).is_err());
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut add = Tensor::<f32, 4>::zeros([1, 1, 4, 6]).unwrap();
+        add[[0, 0, 2, 5]] = bad;
+        let mask = Mask { causal: false, select: Select::Add(add.view()) };
+        let found = sage_attention(q.view(), k.view(), v.view(), &mask, &plain);
+        assert!(
+            matches!(found, Err(Error::NotFinite { arg, index, .. }) if arg == "mask" && index == [0, 0, 2, 5])
+        );
+    }
 }
 
 /// Codes are stored in a byte or half a byte each (two at the levels that multiply words), and nothing of the size of the
