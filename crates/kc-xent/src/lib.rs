@@ -53,7 +53,7 @@
 //! has been added to it: up to D tokens (1024 of 1024 dimensions) cost three large products, at 81 of the 91 GFLOP/s that
 //! one core of the reference machine can do. With a filter, or for few tokens, the logits of small panels are kept (48
 //! tokens of 32768 words; 32 after a large panel): C is read twice for those and its gradient read and written once,
-//! which leaves 70 to 75 GFLOP/s. Where that would cost more than a product, logits are computed twice. Memory beyond
+//! which leaves 65 to 75 GFLOP/s. Where that would cost more than a product, logits are computed twice. Memory beyond
 //! inputs and gradients stays below 8 MiB (two threads, panels for more are a few hundred KiB each): tiles, packed
 //! tokens, 16 bytes per word, 8 per target; never `n V`.
 //!
