@@ -174,7 +174,7 @@ fn prefill<E: Float>(
     ratios: &mut Ratios,
 ) -> anyhow::Result<Vec<(f64, f64)>> {
     let lengths: &[usize] = if dtype == "f32" {
-        ctx.pick(&[512][..], &[1024, 2048, 4096])
+        ctx.pick(&[512][..], &[256, 1024, 2048, 4096])
     } else {
         ctx.pick(&[512][..], &[2048])
     };
@@ -183,8 +183,13 @@ fn prefill<E: Float>(
     for &n in lengths {
         for d in [64, 128] {
             for causal in [false, true] {
-                // The longest take seconds each.
-                for &threads in if n > 2048 { &[2][..] } else { &[1, 2] } {
+                // The longer take seconds each.
+                let threads: &[usize] = match n {
+                    4096.. => &[2],
+                    2048.. => &[1],
+                    _ => &[1, 2],
+                };
+                for &threads in threads {
                     ctx.step(format!("{kind}, {n} tokens, {d} channels"));
                     let rate = race::<E>(ctx, kind, [n, n, d], causal, threads, ratios)?;
                     if d == 128 && !causal && threads == 1 {

@@ -15,7 +15,7 @@ use kc_features::snnk::{
 use kc_features::universal::Spectrum;
 use kc_features::{Draw, FeatureMap, Scaling};
 use kc_gemm::{PackedB, gemm, gemm_packed_into};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::train::{Task, Trained, adam_on_psi, adapt, digits, frozen_features, mean_square};
 use super::{
@@ -359,77 +359,64 @@ fn closed_form(ctx: &mut Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The error of `phi phi^T` against a kernel, relative in the Frobenius norm.
-fn gram_error(phi: TensorView<'_, f64, 2>, kernel: &Tensor<f64, 2>) -> anyhow::Result<f64> {
-    let approximate = gemm(phi, phi.transposed())?;
-    Ok(kc_testing::relative_error(approximate.as_slice(), kernel.as_slice()))
-}
-
 /// Kernel approximation beside scikit-learn.
 fn kernels(ctx: &mut Ctx) -> anyhow::Result<()> {
     let [train, _] = digits()?;
     let n = ctx.pick(600, 1297);
-    let x = Tensor::from_fn([n, 64], |i| f64::from(train.x[i]))?;
+    let x = Tensor::from_fn([n, 64], |[i, j]| f64::from(train.x[[i, j]]))?;
     let product = gemm(x.view(), x.view().transposed())?;
     let (gamma, m, degree) = (0.05, 512, 2);
-    let gauss = Tensor::from_fn([n, n], |[i, j]| {
-        (-gamma * (product[[i, i]] + product[[j, j]] - 2.0 * product[[i, j]])).exp()
-    })?;
-    let polynomial = Tensor::from_fn([n, n], |[i, j]| (product[[i, j]] + 1.0).powi(degree))?;
-    let any: AnyTensor = x.clone().into_any();
 
     ctx.step("features of the Gaussian kernel");
-    let length = (0.5f64 / gamma).sqrt();
-    let make =
-        |seed| Fourier::<f64>::draw(Kernel::Gauss, length, Draw::Orthogonal(Scaling::Chi), m / 2, 64, seed);
-    let error = gram_error(make(0)?.apply(x.view())?.view(), &gauss)?;
-    let judge = |found: &crate::peers::Arrays| {
-        let phi = found.get("phi").context("no phi")?.to_f64::<2>("phi")?;
-        gram_error(phi.view(), &gauss)
-    };
-    ctx.compare(Comparison {
-        case: format!("Gaussian kernel of {n} digits, {m} features"),
-        threads: 1,
-        ours: &mut || {
-            black_box(make(0).and_then(|map| map.apply(x.view()))).ok();
-        },
-        our_error: Some(error),
-        rivals: Vec::new(),
-        python: Some(PythonSide {
-            arrays: &[("x", &any)],
-            params: json!({ "what": "gauss", "gamma": gamma, "m": m }),
-            error: &judge,
-        }),
-        work: None,
-        note: "relative error of the kernel matrix; drawing included. Nystroem sees the data, the others do not",
+    let kernel = Tensor::from_fn([n, n], |[i, j]| {
+        (-gamma * (product[[i, i]] + product[[j, j]] - 2.0 * product[[i, j]])).exp()
+    })?;
+    let (length, draw) = ((0.5f64 / gamma).sqrt(), Draw::Orthogonal(Scaling::Chi));
+    let params = json!({ "what": "gauss", "gamma": gamma, "m": m });
+    beside(ctx, format!("Gaussian kernel of {n} digits, {m} features"), &x, &kernel, params, &|| {
+        Fourier::<f64>::draw(Kernel::Gauss, length, draw, m / 2, 64, 0)?.apply(x.view())
     })?;
 
     ctx.step("features of a polynomial kernel");
+    let kernel = Tensor::from_fn([n, n], |[i, j]| (product[[i, j]] + 1.0).powi(degree))?;
     // (z + 1)^2 = 1 + 2 z + z^2: its terms of degrees 0 and 1 exactly.
-    let config = |seed| SnnkConfig {
+    let config = SnnkConfig {
         map: Nonlinearity::Maclaurin { series: Series::Table(vec![1.0, 2.0, 1.0]), n_max: 2, h01: true },
         features: m - 65,
-        seed,
         ..SnnkConfig::default()
     };
-    let make = |seed| Map::<f64>::draw(&config(seed), 64, false);
-    let error = gram_error(make(0)?.apply(x.view())?.view(), &polynomial)?;
-    let judge = |found: &crate::peers::Arrays| {
-        let phi = found.get("phi").context("no phi")?.to_f64::<2>("phi")?;
-        gram_error(phi.view(), &polynomial)
+    let params = json!({ "what": "polynomial", "degree": degree, "m": m });
+    beside(ctx, format!("(x.y + 1)^{degree} of {n} digits, {m} features"), &x, &kernel, params, &|| {
+        Map::<f64>::draw(&config, 64, false)?.apply(x.view())
+    })
+}
+
+/// Features of the rows of `x`, whose products are nearly `kernel`, beside those of scikit-learn.
+fn beside(
+    ctx: &mut Ctx,
+    case: String,
+    x: &Tensor<f64, 2>,
+    kernel: &Tensor<f64, 2>,
+    params: Value,
+    features: &(dyn Fn() -> kc_core::Result<Tensor<f64, 2>> + Sync),
+) -> anyhow::Result<()> {
+    let error = |phi: TensorView<'_, f64, 2>| -> anyhow::Result<f64> {
+        let approximate = gemm(phi, phi.transposed())?;
+        Ok(kc_testing::relative_error(approximate.as_slice(), kernel.as_slice()))
     };
+    let any: AnyTensor = x.clone().into_any();
     ctx.compare(Comparison {
-        case: format!("(x.y + 1)^{degree} of {n} digits, {m} features"),
+        case,
         threads: 1,
         ours: &mut || {
-            black_box(make(0).and_then(|map| map.apply(x.view()))).ok();
+            black_box(features()).ok();
         },
-        our_error: Some(error),
+        our_error: Some(error(features()?.view())?),
         rivals: Vec::new(),
         python: Some(PythonSide {
             arrays: &[("x", &any)],
-            params: json!({ "what": "polynomial", "degree": degree, "m": m }),
-            error: &judge,
+            params,
+            error: &|found| error(found.get("phi").context("no phi")?.to_f64::<2>("phi")?.view()),
         }),
         work: None,
         note: "relative error of the kernel matrix; drawing included. Nystroem sees the data, the others do not",

@@ -16,7 +16,7 @@ pub struct Metrics {
 /// Compares `a` with the exact `b`.
 ///
 /// # Errors
-/// If the shapes differ.
+/// `Shape` if the shapes differ; `NotFinite` for NaN or infinity in either.
 ///
 /// ```
 /// use kc_core::TensorView;
@@ -43,6 +43,10 @@ pub fn compare<A: Float, B: Float, const N: usize>(
         size += b.abs();
         square += (a - b) * (a - b);
     }
+    if !(aa + bb).is_finite() {
+        check_finite("a", a)?;
+        check_finite("b", b)?;
+    }
     let cos = match (aa > 0.0, bb > 0.0) {
         (false, false) => 1.0,
         (true, true) => ab / (aa * bb).sqrt(),
@@ -51,6 +55,17 @@ pub fn compare<A: Float, B: Float, const N: usize>(
     let rel_l1 = if absolute == 0.0 { 0.0 } else { absolute / size };
     let rmse = if a.is_empty() { 0.0 } else { (square / a.len() as f64).sqrt() };
     Ok(Metrics { cos, rel_l1, rmse })
+}
+
+fn check_finite<E: Float, const N: usize>(name: &'static str, x: TensorView<'_, E, N>) -> Result<()> {
+    let bad = x.iter().enumerate().find(|(_, x)| !x.to_f64().is_finite());
+    let Some((mut at, value)) = bad else { return Ok(()) };
+    let mut index = [0; N];
+    for (index, len) in index.iter_mut().zip(x.shape()).rev() {
+        *index = at % len;
+        at /= len;
+    }
+    Err(Error::not_finite(name, &index, value.to_f64()))
 }
 
 #[cfg(test)]
@@ -66,5 +81,15 @@ mod tests {
         assert_eq!(compare(view(&[1.0]), view(&[0.0])).unwrap().rel_l1, f64::INFINITY);
         assert_eq!(compare(view(&[1.0, 1.0]), view(&[0.0, 2.0])).unwrap().rmse, 1.0);
         assert!(compare(view(&[1.0]), view(&[])).is_err());
+        let far = [0.0, 1.0, 2.0, f32::NAN, 4.0, 5.0];
+        let (bad, good) =
+            (TensorView::from_slice([2, 3], &far), TensorView::from_slice([2, 3], &[1.0f32; 6]));
+        let (bad, good) = (bad.unwrap(), good.unwrap());
+        for (a, b, name) in [(bad, good, "a"), (good, bad, "b")] {
+            let found = compare(a, b);
+            assert!(
+                matches!(found, Err(Error::NotFinite { arg, index, .. }) if arg == name && index == [1, 0])
+            );
+        }
     }
 }

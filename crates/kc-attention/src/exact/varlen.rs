@@ -37,12 +37,6 @@ pub fn attention_varlen<E: Float>(
     let [tokens, heads, _] = q.shape();
     let sequences = sequences(cu_q, cu_k, [q.shape(), k.shape(), v.shape()])?;
     let config = AttentionConfig { layout: Layout::Nhd, ..*config };
-    if config.check_finite {
-        for (name, x) in [("q", q), ("k", k), ("v", v)] {
-            check_finite(name, x.unsqueezed()).map_err(without_batch)?;
-        }
-    }
-    let config = AttentionConfig { check_finite: false, ..config };
     let mask = Mask { causal, ..Mask::NONE };
     let mut out = Tensor::zeros(q.shape())?;
     let mut lse = if config.lse { Some(Tensor::zeros([heads, tokens])?) } else { None };
@@ -62,17 +56,25 @@ pub fn attention_varlen<E: Float>(
         };
         work.push((queries, keys, out, lse));
     }
-    work.into_par_iter().try_for_each(|(queries, keys, out, lse)| {
+    let done = work.into_par_iter().try_for_each(|(queries, keys, out, lse)| {
+        let q = q.slice(0, queries)?.unsqueezed();
         if keys.is_empty() {
             if let Some(mut lse) = lse {
                 lse.fill(f32::NEG_INFINITY);
             }
-            return Ok(());
+            return if config.check_finite { check_finite("q", q) } else { Ok(()) };
         }
-        let (q, k, v) = (q.slice(0, queries)?, k.slice(0, keys.clone())?, v.slice(0, keys)?);
-        let (q, k, v) = (q.unsqueezed(), k.unsqueezed(), v.unsqueezed());
+        let (k, v) = (k.slice(0, keys.clone())?, v.slice(0, keys)?);
+        let (k, v) = (k.unsqueezed(), v.unsqueezed());
         attention_into(q, k, v, &mask, &config, out.unsqueezed(), lse.map(|lse| lse.unsqueezed()))
-    })?;
+    });
+    if let Err(Error::NotFinite { .. }) = done {
+        // Found in one sequence or another: the first of all is told, by its place among all tokens.
+        for (name, x) in [("q", q), ("k", k), ("v", v)] {
+            check_finite(name, x.unsqueezed()).map_err(without_batch)?;
+        }
+    }
+    done?;
     Ok(PackedAttention { out, lse })
 }
 

@@ -247,12 +247,13 @@ macro_rules! kernels {
             #[target_feature(enable = $features)]
             fn fetch_next(rows: &[&[$t]; BLOCK]) {
                 const LINE: usize = 64 / size_of::<$t>();
-                let step =
-                    (rows[1].as_ptr() as usize).wrapping_sub(rows[0].as_ptr() as usize) / size_of::<$t>();
+                // In bytes; rows may lie backwards, or all in one place.
+                let step = (rows[1].as_ptr() as isize).wrapping_sub(rows[0].as_ptr() as isize);
                 for row in rows {
+                    let next = row.as_ptr().wrapping_byte_offset(step.wrapping_mul(BLOCK as isize));
                     for at in (0..row.len()).step_by(LINE) {
                         // A prefetch touches nothing, wherever it points.
-                        _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(BLOCK * step + at).cast());
+                        _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(at).cast());
                     }
                 }
             }

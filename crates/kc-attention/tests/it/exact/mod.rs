@@ -3,6 +3,7 @@
 mod backward;
 mod edges;
 mod forward;
+mod random;
 mod varlen;
 
 use kc_attention::{AttentionConfig, Mask, Select};
