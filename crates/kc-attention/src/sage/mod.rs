@@ -32,11 +32,11 @@
 //! all, so `F16` is fixed point relative to the largest of 64 keys; that rounds less than half on all fixtures (relative
 //! L1 error added: 1.6e-5 to 1.9e-4, against 3.5e-5 to 2.1e-4; [`mod@reference`] has true halves). 64 products of 14 and 13
 //! bits may pass 32 bits only if the weights sum to more than 16; then sums move to f32 after every 16 keys. `f16_accum`
-//! and `Fp8F16Acc` allow sums in half, which no kernel needs to make use of.
+//! and `Fp8F16Acc` allow sums in half, of which no kernel makes use.
 //!
 //! # Cost
 //! Keys and values are packed once for each of their heads, O(Nk D), and shared by the queries of all their heads; then
-//! `4 Nq Nk D` operations and about 18 vector instructions for 8 scores. Tiles that a causal mask hides are skipped. Memory
+//! `4 Nq Nk D` operations and about 16 vector instructions for 8 scores. Tiles that a causal mask hides are skipped. Memory
 //! beyond the inputs: packed keys (2 bytes a code, with VNNI 1; 4 bits take half a byte) and values (2 bytes; 4 for `F32` and
 //! `Fp8`), and a few tiles per thread.
 //!
@@ -54,7 +54,7 @@
 //! as fast as perfect f32 on these processors, and 4 bits with 8-bit values 1.7 to 2 times. VNNI doubles or
 //! quadruples the products.
 //!
-//! When not to use it: on short sequences (below 512 keys packing shows), for training (gradients are those of exact
+//! When not to use it: on short sequences (below 256 keys packing shows), for training (gradients are those of exact
 //! attention, [`attention_backward`](crate::attention_backward)), or where errors of 0.2 to 2 percent (8 bits) matter.
 //!
 //! Results have the same bits on any number of threads and in both layouts.
@@ -155,14 +155,16 @@ pub enum PvMode {
     F32,
     /// IEEE half, or at least as exact.
     F16 {
-        /// Products of a tile of keys may be summed in half.
+        /// Sums of products within a tile may be rounded to half. Only [`mod@reference`] does so: the kernels sum a tile
+        /// (64 keys, or 16 while weights sum to more than 16) exactly in 32-bit integers and tiles in f32, either way.
         f16_accum: bool,
     },
-    /// Weights in 0 to 255, values within ±127 times a factor per channel.
+    /// Weights in 0 to 255, values within ±127 times a factor per channel; sums of a tile exact in integers, of tiles in
+    /// f32.
     Int8,
-    /// Both in E4M3.
+    /// Both in E4M3, sums of a tile and of tiles in f32.
     Fp8,
-    /// Both in E4M3, values within ±2.25 so that products may be summed in half.
+    /// The same with values within ±2.25, so that half would not overflow; the sums are those of `Fp8`, in f32.
     Fp8F16Acc,
 }
 

@@ -13,7 +13,7 @@ use crate::{Layout, Mask, PackedAttention};
 ///
 /// # Errors
 /// `Argument` if `cu_q` or `cu_k` do not begin at 0, decrease, do not end at the number of tokens or differ in length;
-/// otherwise as [`sage_attention`].
+/// otherwise as [`sage_attention`](super::sage_attention).
 pub fn sage_attention_varlen<E: Float>(
     q: TensorView<'_, E, 3>,
     k: TensorView<'_, E, 3>,
