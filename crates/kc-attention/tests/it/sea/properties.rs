@@ -358,6 +358,17 @@ fn bad_input_is_named() {
 }
 
 #[test]
+fn what_overflows_is_an_error() {
+    for (causal, size) in [(true, 1e30), (false, 1e30), (true, 3e38), (false, 3e38)] {
+        let layer = layer(&config(2, 8, 16, 4.0, causal), 1);
+        let mut x = qkv([1, 2, 20, 8], 1);
+        x.iter_mut().flat_map(|x| x.as_mut_slice()).for_each(|x| *x = size * x.clamp(-1.0, 1.0));
+        let found = layer.forward(&inputs(views(&x), None));
+        assert!(matches!(found, Err(Error::NotFinite { .. })), "{causal} {size}: {found:?}");
+    }
+}
+
+#[test]
 fn linear_attention_is_its_definition() {
     let (q, k, v) = (random([1, 2, 33, 6], 1), random([1, 2, 33, 6], 2), random([1, 2, 33, 9], 3));
     let proj = Tensor::<f32, 2>::from_slice([11, 6], &normals(66, 4)).unwrap();
