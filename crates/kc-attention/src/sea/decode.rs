@@ -55,7 +55,8 @@ impl SeaLayer<f32> {
     /// [`forward`](Self::forward) on all tokens so far. Constant time, apart from reading the chosen keys.
     ///
     /// # Errors
-    /// Shapes that do not fit the state, more tokens than positions, numbers that are not finite.
+    /// Shapes that do not fit the state, more tokens than positions, numbers that are not finite. If they arise inside, from
+    /// inputs too large to square, the state is spent.
     pub fn decode(
         &self,
         state: &mut SeaState,
@@ -102,7 +103,7 @@ impl SeaLayer<f32> {
             let source =
                 Source { k: keys, v: values, stride, q, own: [q, k, v], first: state.tokens, near: d };
             let mut rows: Vec<&mut [f32]> = out.chunks_exact_mut(d).collect();
-            state.streams[i].step(&state.plan, &source, 1, Some(&mut rows));
+            state.streams[i].step(&state.plan, &source, 1, Some(&mut rows))?;
         }
         state.tokens += 1;
         Ok(out)

@@ -36,7 +36,8 @@ impl Default for DistillConfig {
 /// loss, and stops the training by returning false. The loss of every step comes back.
 ///
 /// # Errors
-/// As [`SeaLayer::forward_train`]; `batch` or `rate` out of range; [`Error::Cancelled`].
+/// As [`SeaLayer::forward_train`]; `batch`, `rate` or `jitter` out of range; parameters that left the finite numbers;
+/// [`Error::Cancelled`].
 pub fn distill<T: Real>(
     layer: &mut SeaLayer<T>,
     inputs: &SeaInputs<'_, T>,
@@ -47,10 +48,11 @@ pub fn distill<T: Real>(
     if config.batch == 0 {
         return Err(Error::argument("batch", "at least 1", 0));
     }
-    for (name, value, most) in [("rate", config.rate, f64::MAX), ("jitter", config.jitter, 1.0)] {
-        if !(0.0..=most).contains(&value) {
-            return Err(Error::argument(name, format!("0 to {most}"), value));
-        }
+    if !(config.rate >= 0.0 && config.rate.is_finite()) {
+        return Err(Error::argument("rate", "a finite number, 0 and more", config.rate));
+    }
+    if !(0.0..=1.0).contains(&config.jitter) {
+        return Err(Error::argument("jitter", "0 to 1", config.jitter));
     }
     let (shape, lengths) = layer.dims(inputs)?;
     if teacher.scores.shape()[0] != shape[0] {
@@ -100,6 +102,7 @@ pub fn distill<T: Real>(
             return Err(Error::Cancelled);
         }
     }
+    layer.params.check(&layer.config)?;
     Ok(losses)
 }
 

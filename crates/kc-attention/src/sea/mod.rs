@@ -45,10 +45,11 @@
 //! ```
 //!
 //! # Cost
-//! Causal inference runs as a stream of 32 tokens a step ([`forward`](SeaLayer::forward)): memory `O(T H d)`, nothing of
-//! `[H, T, t_m]`. With 12 heads of 64, 256 cells, k = 64 and `nb_factor` 8 a token costs 1.5 million multiply-adds,
-//! whatever the length; dense causal attention costs 0.77 thousand times the length. Bidirectional inference, training and
-//! [`trace`](SeaLayer::trace) keep `O(H T t_m)` numbers; a teacher's scores are quadratic by themselves.
+//! Causal inference runs as a stream of 32 tokens a step ([`forward`](SeaLayer::forward)), bidirectional inference in tiles
+//! of 128 queries: memory `O(T H d)`, nothing of `[H, T, t_m]`. With 12 heads of 64, 256 cells, k = 64 and `nb_factor` 8 a
+//! token costs 1.5 million multiply-adds, whatever the length; dense causal attention costs 0.77 thousand times the length.
+//! [`Group::Head`] and [`Group::Batch`], f64, jitter, training and [`trace`](SeaLayer::trace) keep `O(H T t_m)` numbers; a
+//! teacher's scores are quadratic by themselves.
 //!
 //! # When not to use it
 //! Below about 2000 tokens dense attention is faster. Without distillation the mask is no better than chance. Padded
@@ -179,20 +180,7 @@ impl<T: Real> SeaLayer<T> {
     /// Bad settings; parameters of other sizes or that are not finite.
     pub fn new(config: SeaConfig, params: SeaParams<T>) -> Result<Self> {
         config.check()?;
-        for (name, shape) in shapes(&config) {
-            let Some((_, values)) = params.entries().into_iter().find(|(n, _)| *n == name) else { continue };
-            let want = shape.iter().product::<usize>();
-            let fits = match name {
-                "pos" => !values.is_empty() && values.len().is_multiple_of(config.head_dim),
-                _ => values.len() == want,
-            };
-            if !fits {
-                return Err(Error::shape(name, format!("{shape:?}"), &[values.len()]));
-            }
-            if let Some(at) = values.iter().position(|x| !x.to_f64().is_finite()) {
-                return Err(Error::not_finite(name, &[at], values[at].to_f64()));
-            }
-        }
+        params.check(&config)?;
         Ok(SeaLayer { config, params, isa: Isa::best() })
     }
 
@@ -280,7 +268,8 @@ impl<T: Real> SeaLayer<T> {
         Ok(Checked { shape, q, k, v: inputs.v.to_vec(), own, lengths })
     }
 
-    /// Attention: `[N, H, T, d]`. Causal layers of f32 take the stream, all others the pass that keeps everything.
+    /// Attention: `[N, H, T, d]`. Layers of f32 whose queries choose for themselves ([`Group::CausalBatch`] and
+    /// [`Group::Query`]) take the stream or the tiles, all others the pass that keeps everything.
     ///
     /// # Errors
     /// Shapes and lengths that do not fit, no tokens, more tokens than positions, numbers that are not finite.

@@ -217,6 +217,25 @@ impl<T: Real> SeaParams<T> {
         Ok(())
     }
 
+    /// Refuses parameters of other sizes than those of `config`, or that are not finite.
+    pub(super) fn check(&self, config: &SeaConfig) -> Result<()> {
+        for (name, shape) in shapes(config) {
+            let Some((_, values)) = self.entries().into_iter().find(|(n, _)| *n == name) else { continue };
+            let want = shape.iter().product::<usize>();
+            let fits = match name {
+                "pos" => !values.is_empty() && values.len().is_multiple_of(config.head_dim),
+                _ => values.len() == want,
+            };
+            if !fits {
+                return Err(Error::shape(name, format!("{shape:?}"), &[values.len()]));
+            }
+            if let Some(at) = values.iter().position(|x| !x.to_f64().is_finite()) {
+                return Err(Error::not_finite(name, &[at], values[at].to_f64()));
+            }
+        }
+        Ok(())
+    }
+
     /// The parameters in another precision.
     pub fn cast<U: Real>(&self) -> SeaParams<U> {
         let mut out = SeaParams::default();

@@ -1,6 +1,7 @@
 //! From the estimate of a query to its sparse attention, row by row, in f32.
 
-use kc_core::math::{Function, apply_in_place, sum_with};
+use kc_core::math::{Function, apply_in_place, first_non_finite, sum_with};
+use kc_core::{Error, Result};
 
 use super::Group;
 use super::plan::Plan;
@@ -36,8 +37,12 @@ impl Chosen {
         self.ends.extend((0..heads).map(|_| self.cols.len()));
     }
 
-    /// Adds a row of `width` columns: those of the largest cells of `prob` `[H, t_m]`.
-    pub(super) fn push(&mut self, plan: &Plan, prob: &[f32], width: usize) {
+    /// Adds a row of `width` columns: those of the largest cells of `prob` `[H, t_m]`. Inputs beyond what f32 can square
+    /// show here, as probabilities that are not numbers.
+    pub(super) fn push(&mut self, plan: &Plan, prob: &[f32], width: usize) -> Result<()> {
+        if let Some(at) = first_non_finite(prob) {
+            return Err(Error::not_finite("prob", &[at], f64::from(prob[at])));
+        }
         let config = &plan.config;
         let (h, t_m, span) = (config.heads, config.t_m, config.span());
         self.cells.clear();
@@ -62,6 +67,7 @@ impl Chosen {
             }
             self.ends.push(self.cols.len());
         }
+        Ok(())
     }
 
     /// Sparse attention of all rows in one head, times its gates `[rows, 2]`: rows of `out` from queries, keys and values
@@ -73,7 +79,7 @@ impl Chosen {
         [queries, keys, values]: [&[f32]; 3],
         gates: &[f32],
         out: &mut [f32],
-    ) {
+    ) -> Result<()> {
         let (h, d) = (plan.config.heads, plan.config.head_dim);
         let scale = plan.config.score_scale() as f32;
         let rows = queries.chunks_exact(d).zip(gates.chunks_exact(2)).zip(out.chunks_exact_mut(d));
@@ -91,9 +97,14 @@ impl Chosen {
             dispatch!(plan.isa, lower(weights, cols.len()));
             apply_in_place(plan.isa, Function::Exp, weights);
             mix(plan.isa, weights, values, cols, out);
+            let sum = sum_with(plan.isa, weights);
+            if !sum.is_finite() {
+                return Err(Error::not_finite("scores", &[head, t], f64::from(sum)));
+            }
             let share = if plan.config.partial_scaler { gate[0] * gate[1] } else { gate[1] };
-            let share = share / sum_with(plan.isa, weights);
+            let share = share / sum;
             out.iter_mut().for_each(|out| *out *= share);
         }
+        Ok(())
     }
 }

@@ -83,7 +83,7 @@ impl<T: Real> SeaLayer<T> {
                 let (first, start, end) = (prepared(s), s * SEGMENT, t.min((s + 1) * SEGMENT));
                 let mut stream = Stream::new(&plan, first, sums.to_vec());
                 if start > first {
-                    stream.step(&plan, &source, start - first, None);
+                    stream.step(&plan, &source, start - first, None)?;
                 }
                 let mut entries = 0;
                 for from in (start..end).step_by(CHUNK) {
@@ -92,11 +92,11 @@ impl<T: Real> SeaLayer<T> {
                         .iter_mut()
                         .map(|out| &mut out[(from - start) * d..(from - start + many) * d])
                         .collect();
-                    entries += stream.step(&plan, &source, many, Some(&mut rows));
+                    entries += stream.step(&plan, &source, many, Some(&mut rows))?;
                 }
-                entries
+                Ok(entries)
             })
-            .collect::<Vec<usize>>();
+            .collect::<Result<Vec<usize>>>()?;
         let nnz = entries.chunks_exact(segments).map(|all| all.iter().sum()).collect();
         Ok(Some(nnz))
     }

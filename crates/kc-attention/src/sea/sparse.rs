@@ -55,7 +55,7 @@ fn check<T: Real>(
 /// not count. Cost: `2 d` products per entry.
 ///
 /// # Errors
-/// Shapes that do not fit; numbers that are not finite.
+/// Shapes that do not fit; numbers that are not finite, `scale` among them.
 pub fn sparse_attention<T: Real, M: Real>(
     q: TensorView<'_, T, 4>,
     k: TensorView<'_, T, 4>,
@@ -79,6 +79,9 @@ pub fn sparse_attention_with<T: Real, M: Real>(
     scale: f64,
 ) -> Result<SparseOut<T>> {
     check(q, k, v, mask.shape())?;
+    if !scale.is_finite() {
+        return Err(Error::argument("scale", "a finite number", scale));
+    }
     for (name, x) in [("q", q), ("k", k), ("v", v)] {
         super::finite(name, x)?;
     }

@@ -4,6 +4,7 @@
 //! the values; a row of the estimate is chosen from and forgotten at once. Whole sequences run in segments side by side,
 //! each of which starts eight tokens early, so that its convolutions have seen what they need.
 
+use kc_core::Result;
 use kc_core::math::{Function, apply_in_place};
 
 use super::performer::{RELU_FLOOR, SUM_FLOOR};
@@ -172,7 +173,7 @@ impl Stream {
         source: &Source<'_>,
         many: usize,
         mut out: Option<&mut [&mut [f32]]>,
-    ) -> usize {
+    ) -> Result<usize> {
         let config = &plan.config;
         let (h, d, w, c) = (config.heads, config.head_dim, config.width(), config.channels());
         let isa = plan.isa;
@@ -211,7 +212,7 @@ impl Stream {
                 let from = [0, 1, 2].map(|i| &second[0][(t + 2 * i) * line..][..line]);
                 s.act.resize(w * c, 0.0);
                 taps.run(isa, from, &plan.convs[1], &plan.p.c2_b, &mut s.act);
-                choose(plan, s, first + t);
+                choose(plan, s, first + t)?;
             }
             entries = s.chosen.entries();
             for (head, out) in out.iter_mut().enumerate() {
@@ -221,7 +222,7 @@ impl Stream {
                 );
                 let q = source.now(source.q, head, first, many, d);
                 let gates = &s.gates[head * many * 2..][..many * 2];
-                s.chosen.attend(plan, head, [q, k, v], gates, out);
+                s.chosen.attend(plan, head, [q, k, v], gates, out)?;
                 let averages = s.averages[head * many * d..].chunks_exact(d);
                 for ((out, avg), gate) in out.chunks_exact_mut(d).zip(averages).zip(gates.chunks_exact(2)) {
                     out.iter_mut().zip(avg).for_each(|(out, avg)| *out += (1.0 - gate[1]) * avg);
@@ -232,7 +233,7 @@ impl Stream {
             plane.copy_within(many * line..(many + BEFORE) * line, 0);
         }
         self.next += many;
-        entries
+        Ok(entries)
     }
 
     /// Linear attention and encoder of a head: `enc` and `gates` of its rows.
@@ -290,7 +291,7 @@ impl Stream {
 }
 
 /// The estimate of query `t` from the second convolution, and the columns of its chosen cells, head by head.
-fn choose(plan: &Plan, s: &mut Scratch, t: usize) {
+fn choose(plan: &Plan, s: &mut Scratch, t: usize) -> Result<()> {
     let config = &plan.config;
     let (h, w, t_m) = (config.heads, config.width(), config.t_m);
     s.last.resize(w * h, 0.0);
@@ -310,5 +311,5 @@ fn choose(plan: &Plan, s: &mut Scratch, t: usize) {
     dispatch!(plan.isa, lower(prob, t_m));
     apply_in_place(plan.isa, Function::Exp, prob);
     dispatch!(plan.isa, unit(prob, t_m));
-    s.chosen.push(plan, &s.prob, t + 1);
+    s.chosen.push(plan, &s.prob, t + 1)
 }

@@ -278,14 +278,14 @@ impl Scratch {
             apply_in_place(isa, Function::Exp, prob);
             dispatch!(isa, unit(prob, t_m));
             estimate.iter_mut().zip(&*prob).for_each(|(sum, p)| *sum += f64::from(*p));
-            self.chosen.push(plan, prob, entry.len);
+            self.chosen.push(plan, prob, entry.len)?;
         }
         let line = tokens * d;
         for (head, out) in out.iter_mut().enumerate() {
             let [keys, values] = [entry.k, entry.v].map(|x| &x[head * line..][..line]);
             let queries = &entry.q[head * line + first * d..head * line + end * d];
             let gates = &self.gates[head * many * 2..][..many * 2];
-            self.chosen.attend(plan, head, [queries, keys, values], gates, out);
+            self.chosen.attend(plan, head, [queries, keys, values], gates, out)?;
         }
         let shares = self.gates.chunks_exact(2).map(|gate| 1.0 - gate[1]).collect();
         Ok(Left { entries: self.chosen.entries(), estimate, shares })

@@ -138,6 +138,52 @@ fn every_case_through_the_door() {
 }
 
 #[test]
+fn lengths_and_values_may_have_any_fitting_type() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    let case = "bidirectional_padded";
+    let config = file(case, "case.json");
+    params(case, &dir.join("p.safetensors"));
+    for x in ["q", "k", "v"] {
+        let wide = kc_io::read(Path::new(&file(case, &format!("{x}.npy")))).expect("a tensor");
+        let wide = wide.to_f64::<4>(x).expect("numbers").into_any();
+        kc_io::write(dir.join(format!("{x}.npy")), &wide).expect("written");
+    }
+    let lengths = [36u8, 27];
+    let all = [
+        Tensor::from_slice([2], &lengths).expect("memory").into_any(),
+        Tensor::from_slice([2], &lengths.map(i16::from)).expect("memory").into_any(),
+        Tensor::from_slice([2], &lengths.map(u64::from)).expect("memory").into_any(),
+        Tensor::from_slice([2], &lengths.map(i32::from)).expect("memory").into_any(),
+    ];
+    let base = [
+        "attention",
+        "sea",
+        "--config",
+        &config,
+        "--params",
+        "p.safetensors",
+        "--q",
+        "q.npy",
+        "--k",
+        "k.npy",
+    ];
+    let base = [&base[..], &["--v", "v.npy", "--out", "o.npy", "--lengths", "l.npy"]].concat();
+    for lengths in all {
+        kc_io::write(dir.join("l.npy"), &lengths).expect("written");
+        kc_ok(dir, &base);
+        same(&dir.join("o.npy"), &file(case, "out.npy"), 1e-4);
+    }
+    for (lengths, message) in
+        [([0i64, 27], "lengths: expected 2 lengths of 1 to 36"), ([-1, 27], "lengths: expected 1")]
+    {
+        kc_io::write(dir.join("l.npy"), &Tensor::from_slice([2], &lengths).expect("memory").into_any())
+            .expect("written");
+        kc_fails(dir, &base, 1, message);
+    }
+}
+
+#[test]
 fn sparse_attention_on_a_given_mask() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path();

@@ -139,3 +139,29 @@ fn a_layer_learns_where_its_teacher_looks() {
         assert!(matches!(stopped, Err(kc_core::Error::Cancelled)));
     }
 }
+
+#[test]
+fn bad_training_is_refused() {
+    let base = SeaConfig { heads: 1, head_dim: 4, t_m: 4, k: 2.0, ..SeaConfig::default() };
+    let [q, k, v, scores] = sequences(2, 1, 9, 4, 1);
+    let x = SeaInputs::new(q.view(), k.view(), v.view());
+    let teacher = Teacher { scores: scores.view(), context: None };
+    let good = DistillConfig { steps: 2, ..DistillConfig::default() };
+    let train = |how: DistillConfig| {
+        let mut layer = SeaLayer::new(base.clone(), SeaParams::<f32>::init(&base, 1).unwrap()).unwrap();
+        distill(&mut layer, &x, &teacher, &how, |_, _| true)
+    };
+    assert_eq!(train(good.clone()).unwrap().len(), 2);
+    for (how, what) in [
+        (DistillConfig { batch: 0, ..good.clone() }, "batch"),
+        (DistillConfig { rate: f64::NAN, ..good.clone() }, "rate"),
+        (DistillConfig { rate: f64::INFINITY, ..good.clone() }, "rate"),
+        (DistillConfig { jitter: 1.5, ..good.clone() }, "jitter"),
+    ] {
+        let found = train(how).unwrap_err().to_string();
+        assert!(found.starts_with(what) && found.len() < 80, "{found}");
+    }
+    // A step out of the finite numbers is an error, not a file of them.
+    let found = train(DistillConfig { rate: 1e300, steps: 1, ..good });
+    assert!(matches!(found, Err(kc_core::Error::NotFinite { .. })));
+}

@@ -214,16 +214,8 @@ fn integers(name: &str, file: &str) -> Result<Vec<i64>> {
     }
     let bytes = Bytes::from_owner(tensor.bytes().to_vec());
     let flat = AnyTensor::new(tensor.dtype(), vec![tensor.len()], bytes)?;
-    Ok(match flat.dtype() {
-        DType::I64 => flat.to_tensor::<i64, 1>(name.to_owned())?.into_vec(),
-        DType::I32 => {
-            flat.to_tensor::<i32, 1>(name.to_owned())?.as_slice().iter().map(|&x| x.into()).collect()
-        }
-        DType::U32 => {
-            flat.to_tensor::<u32, 1>(name.to_owned())?.as_slice().iter().map(|&x| x.into()).collect()
-        }
-        other => return Err(Error::dtype(name.to_owned(), "int64, int32 or uint32", other).into()),
-    })
+    // Numbers that are not exact in f64 are out of range here anyway.
+    Ok(flat.to_f64::<1>(name.to_owned())?.as_slice().iter().map(|&x| x as i64).collect())
 }
 
 fn lengths(file: Option<&str>, inline: Option<Vec<usize>>) -> Result<Option<Vec<usize>>> {
