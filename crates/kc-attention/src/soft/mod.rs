@@ -48,6 +48,10 @@
 //! exponentials and products stay in the first-level cache, and the second pass computes them again (or finds them, where all of them fit 8 MiB). Memory beyond inputs and result is
 //! `O(m d + m^2)` per head and a few tiles per thread.
 //!
+//! Multiply-adds are the limit, not memory: with `m = 49`, `d = 32` and landmarks by convolution a token of a head costs 12 thousand operations
+//! forward and 36 thousand forward and backward, against less than 3 kB moved. On the reference machine one core does 60 % of its multiply-adds at
+//! 12544 tokens. A loop should have a [`SoftWorkspace`] and call the `_into` twins: first touches of fresh memory can cost half as much again as the work.
+//!
 //! # When not to use it
 //! For few tokens (below a thousand or so, exact attention is as fast); for causal masks, which Nystrom's form does not
 //! have; and for a model trained with softmax attention, whose weights mean something else.
