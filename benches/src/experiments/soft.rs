@@ -16,7 +16,7 @@ use kc_gemm::gemm;
 use kc_testing::alloc;
 use serde_json::json;
 
-use super::{Axis, Claim, Comparison, Ctx, Plot, PythonSide, Series, Table, Verdict, Work, slope};
+use super::{Axis, Claim, Comparison, Ctx, Figure, Plot, PythonSide, Series, Table, Verdict, Work, slope};
 
 const CHANNELS: usize = 32;
 
@@ -33,11 +33,16 @@ fn normals<const N: usize>(ctx: &Ctx, stream: u64, shape: [usize; N]) -> anyhow:
     Ok(Tensor::from_slice(shape, &x)?)
 }
 
+/// The peer that computes the same.
+const TORCH: &str = "the same in torch operations";
+
 /// One size: time beside the peers, and the memory.
 struct Size {
     tokens: usize,
     forward: f64,
     both: f64,
+    /// Torch's time over ours, forward and both, with peers.
+    ratios: [Option<f64>; 2],
     bytes: usize,
 }
 
@@ -47,9 +52,10 @@ fn growth(ctx: &mut Ctx) -> anyhow::Result<()> {
     // Heads and side of the grid. The first is compared with peers alone, the others have two heads each.
     let sizes: &[(usize, usize)] =
         ctx.pick(&[(4, 28), (2, 28), (2, 56)], &[(4, 28), (2, 28), (2, 56), (2, 112), (2, 224)]);
-    let mut found = Vec::new();
+    let (mut found, mut ratios) = (Vec::new(), Vec::new());
     for &(heads, side) in sizes {
         let size = one_size(ctx, threads, heads, side)?;
+        ratios.push(size.ratios);
         if heads == 2 {
             found.push(size);
         }
@@ -67,6 +73,20 @@ fn growth(ctx: &mut Ctx) -> anyhow::Result<()> {
             verdict: Verdict::at_most(exponent, 1.1, 1.3),
             setup: format!("slope of log time over log N, {} sizes up to N = {}, h = 2, d = 32, m = 49, {threads} threads; softmax: about 2",
                 found.len(), found.last().map_or(0, |s| s.tokens)),
+        });
+    }
+    for (at, name) in ["forward", "forward and backward"].into_iter().enumerate() {
+        let least = ratios.iter().filter_map(|ratios| ratios[at]).reduce(f64::min);
+        ctx.claim(Claim {
+            statement: format!("{name}: 4 times as fast as {TORCH}"),
+            paper: "no CPU code".into(),
+            here: least.map_or_else(|| "-".into(), Figure::from),
+            unit: "x",
+            verdict: least.map_or_else(
+                || Verdict::not_run("torch: --peers"),
+                |least| Verdict::at_least(least, 4.0, 1.2),
+            ),
+            setup: format!("the smallest of {} ratios of medians, {threads} threads", ratios.len()),
         });
     }
     let largest = found.last().context("a size")?;
@@ -140,6 +160,7 @@ fn one_size(ctx: &mut Ctx, threads: usize, heads: usize, side: usize) -> anyhow:
         work: Some(Work::Flops(flops)),
         note,
     })?;
+    let of_forward = ctx.ratio_to(TORCH).filter(|_| ctx.peers());
     let both = ctx.compare(Comparison {
         case: format!("forward and backward, N = {tokens}, h = {heads}, m = 49"),
         threads,
@@ -158,11 +179,12 @@ fn one_size(ctx: &mut Ctx, threads: usize, heads: usize, side: usize) -> anyhow:
         work: Some(Work::Flops(3.0 * flops)),
         note,
     })?;
+    let of_both = ctx.ratio_to(TORCH).filter(|_| ctx.peers());
     let (done, memory) =
         alloc::measure(|| soft_attention(q.view(), v.view(), &landmark, &config).map(|_| ()));
     done?;
     let bytes = memory.peak.saturating_sub(4 * want.len());
-    Ok(Size { tokens, forward: forward.min, both: both.min, bytes })
+    Ok(Size { tokens, forward: forward.min, both: both.min, ratios: [of_forward, of_both], bytes })
 }
 
 /// (b) How far the approximation is from the whole kernel, on smooth tokens.

@@ -23,6 +23,8 @@ const BLOCK: usize = 2 * CHUNK;
 const COLUMNS: usize = 1024;
 /// Most memory of a panel, a block of its gradients and one of C, in bytes.
 const BYTES: usize = 11 << 19;
+/// Of that, what the running softmax of a token takes, in elements: a share for each span of words, and its terms.
+const PER_TOKEN: usize = 128;
 
 /// Most tokens of a panel whose logits are `stored` in `dC`, or computed twice.
 pub(crate) fn most_tokens<T: Embedding>(input: &XentInput<'_, T>, grain: usize, stored: bool) -> usize {
@@ -30,7 +32,7 @@ pub(crate) fn most_tokens<T: Embedding>(input: &XentInput<'_, T>, grain: usize, 
     let block = BLOCK.min(input.vocabulary());
     let wide = if input.c.as_type::<T::Sum>().is_some() { 0 } else { block * d };
     let left = (BYTES / size_of::<T::Sum>()).saturating_sub(wide);
-    let each = block + if stored { d } else { 2 * d };
+    let each = PER_TOKEN + block + if stored { d } else { 2 * d };
     let fits = (left / each).max(grain);
     (if stored { fits.min(d) } else { fits }) / grain * grain
 }

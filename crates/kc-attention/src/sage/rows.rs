@@ -61,7 +61,47 @@ impl<'a, E: Float> Rows<'a, E> {
     }
 }
 
-/// Runs the loop of that name compiled for the level. Every level gives the same bits.
+/// Hands the loops that `portable` has for any processor, and `x86` compiles for AVX2, to a macro.
+macro_rules! each_loop {
+    ($define:ident) => {
+        $define! {
+            /// Adds a row to sums.
+            add(row: &[f32], sums: &mut [f64]);
+            /// The bits of the largest `|x - mean|`; those of NaN if there is one. No mean, if it is empty.
+            largest(row: &[f32], mean: &[f32]) -> u32;
+            /// `round((x - mean) * inverse)`, half to even, within `±limit`.
+            encode(row: &[f32], mean: &[f32], inverse: f32, limit: f32, out: &mut [i8]);
+            /// `round(x * inverse)`, half to even, within `±limit`, with an inverse for each channel.
+            encode_channels(row: &[f32], inverse: &[f32], limit: f32, out: &mut [i8]);
+            /// Raises the bits of the largest `|x - mean|` of each channel.
+            widen(row: &[f32], mean: &[f32], top: &mut [u32]);
+            /// Codes of 16 bits of the channels of two rows, side by side in one word; 16 channels, then `16 KEYS / 2` words on.
+            interleave(a: &[f32], b: &[f32], inverse: &[f32], limit: f32, raise: i32, out: &mut [i32]);
+            /// Codes as 16 bits, raised.
+            lengthen(codes: &[i8], raise: i16, out: &mut [i16]);
+            /// The sum of codes.
+            total(codes: &[i8]) -> i32;
+            /// For each of the keys of a side, the sums of the unsigned halves of its words.
+            sum_halves(words: &[i32], sums: &mut [i32; SIDE]);
+            /// For each of the keys of a side, the sums of the first and of the last two signed bytes of its words.
+            sum_bytes(words: &[i32], sums: &mut [[i32; SIDE]; 2]);
+            /// Multiplies all elements.
+            scale(row: &mut [f32], factor: f32);
+            /// `x * factor`.
+            scaled(x: &[f32], factor: f32, out: &mut [f32]);
+            /// `sum x (y - mean)`; no mean, if it is empty.
+            dot_without(x: &[f32], y: &[f32], mean: &[f32]) -> f32;
+            /// The same of eight `y`.
+            eight_dots_without(x: &[f32], y: &[&[f32]; EIGHT], mean: &[f32]) -> [f32; EIGHT];
+            /// Two codes of 4 bits in each byte, as bytes.
+            expand_bytes(packed: &[u8], out: &mut [i8]);
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+pub(super) use each_loop;
+
+/// Defines the entry of each loop: the body compiled for the level. Every level gives the same bits.
 macro_rules! loops {
     ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)?;)*) => {$(
         $(#[$doc])*
@@ -76,35 +116,4 @@ macro_rules! loops {
     )*};
 }
 
-loops! {
-    /// Adds a row to sums.
-    add(row: &[f32], sums: &mut [f64]);
-    /// The bits of the largest `|x - mean|`; those of NaN if there is one. No mean, if it is empty.
-    largest(row: &[f32], mean: &[f32]) -> u32;
-    /// `round((x - mean) * inverse)`, half to even, within `±limit`.
-    encode(row: &[f32], mean: &[f32], inverse: f32, limit: f32, out: &mut [i8]);
-    /// `round(x * inverse)`, half to even, within `±limit`, with an inverse for each channel.
-    encode_channels(row: &[f32], inverse: &[f32], limit: f32, out: &mut [i8]);
-    /// Raises the bits of the largest `|x - mean|` of each channel.
-    widen(row: &[f32], mean: &[f32], top: &mut [u32]);
-    /// Codes of 16 bits of the channels of two rows, side by side in one word; 16 channels, then `16 KEYS / 2` words on.
-    interleave(a: &[f32], b: &[f32], inverse: &[f32], limit: f32, raise: i32, out: &mut [i32]);
-    /// Codes as 16 bits, raised.
-    lengthen(codes: &[i8], raise: i16, out: &mut [i16]);
-    /// The sum of codes.
-    total(codes: &[i8]) -> i32;
-    /// For each of the keys of a side, the sums of the unsigned halves of its words.
-    sum_halves(words: &[i32], sums: &mut [i32; SIDE]);
-    /// For each of the keys of a side, the sums of the first and of the last two signed bytes of its words.
-    sum_bytes(words: &[i32], sums: &mut [[i32; SIDE]; 2]);
-    /// Multiplies all elements.
-    scale(row: &mut [f32], factor: f32);
-    /// `x * factor`.
-    scaled(x: &[f32], factor: f32, out: &mut [f32]);
-    /// `sum x (y - mean)`; no mean, if it is empty.
-    dot_without(x: &[f32], y: &[f32], mean: &[f32]) -> f32;
-    /// The same of eight `y`.
-    eight_dots_without(x: &[f32], y: &[&[f32]; EIGHT], mean: &[f32]) -> [f32; EIGHT];
-    /// Two codes of 4 bits in each byte, as bytes.
-    expand_bytes(packed: &[u8], out: &mut [i8]);
-}
+each_loop!(loops);

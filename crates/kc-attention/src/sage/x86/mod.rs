@@ -6,7 +6,7 @@ use kc_core::{Isa, Level};
 
 use super::kernel::SIDE;
 use super::portable;
-use super::rows::EIGHT;
+use super::rows::{EIGHT, each_loop};
 
 /// Calls the function for groups of that many rows.
 macro_rules! by_rows {
@@ -30,7 +30,8 @@ pub(super) mod decode;
 
 /// A safe entry for each loop of [`portable`], compiled for AVX2.
 macro_rules! entries {
-    ($($name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)?;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)?;)*) => {$(
+        $(#[$doc])*
         #[inline]
         pub(super) fn $name(isa: Isa, $($arg: $type),*) $(-> $out)? {
             #[target_feature(enable = "avx2")]
@@ -44,23 +45,7 @@ macro_rules! entries {
     )*};
 }
 
-entries! {
-    add(row: &[f32], sums: &mut [f64]);
-    largest(row: &[f32], mean: &[f32]) -> u32;
-    encode(row: &[f32], mean: &[f32], inverse: f32, limit: f32, out: &mut [i8]);
-    encode_channels(row: &[f32], inverse: &[f32], limit: f32, out: &mut [i8]);
-    widen(row: &[f32], mean: &[f32], top: &mut [u32]);
-    interleave(a: &[f32], b: &[f32], inverse: &[f32], limit: f32, raise: i32, out: &mut [i32]);
-    lengthen(codes: &[i8], raise: i16, out: &mut [i16]);
-    total(codes: &[i8]) -> i32;
-    sum_halves(words: &[i32], sums: &mut [i32; SIDE]);
-    sum_bytes(words: &[i32], sums: &mut [[i32; SIDE]; 2]);
-    scale(row: &mut [f32], factor: f32);
-    scaled(x: &[f32], factor: f32, out: &mut [f32]);
-    dot_without(x: &[f32], y: &[f32], mean: &[f32]) -> f32;
-    eight_dots_without(x: &[f32], y: &[&[f32]; EIGHT], mean: &[f32]) -> [f32; EIGHT];
-    expand_bytes(packed: &[u8], out: &mut [i8]);
-}
+each_loop!(entries);
 
 /// Whether this thread neither flushes small results to zero nor takes small operands for zero.
 pub(super) fn keeps_small_floats() -> bool {
