@@ -5,9 +5,7 @@
 //!
 //! A long call would start with the caches and the memory that another contestant has left behind (a hypervisor may
 //! have taken freed pages back, and the first touch of each is then slow), so it runs once more before it is counted:
-//! every contestant is timed as in a loop of its own. And threads of another process may spin for some ten milliseconds
-//! after their work before they sleep (OpenMP's do), which would take a core from a short call on all of them, so every
-//! sample of a race begins with a pause.
+//! every contestant is timed as in a loop of its own.
 
 use std::time::{Duration, Instant};
 
@@ -24,8 +22,6 @@ pub(crate) struct Budget {
 
 /// Shorter calls are batched until a sample takes this long.
 const SHORTEST_SAMPLE: f64 = 2e-3;
-/// Before a sample, so that the threads of the others sleep.
-const PAUSE: Duration = Duration::from_millis(30);
 /// A median of fewer samples means nothing.
 const FEWEST_SAMPLES: usize = 3;
 
@@ -51,16 +47,12 @@ impl<F: FnMut()> Contestant for Here<F> {
 /// Times all contestants alternately, after one run each that is not counted. A contestant that fails
 /// leaves the race; its place holds the reason.
 pub(crate) fn race(budget: Budget, contestants: &mut [&mut dyn Contestant]) -> Vec<anyhow::Result<Timing>> {
-    let alone = contestants.len() == 1;
     let mut lanes: Vec<Lane> = contestants.iter_mut().map(|c| Lane::warmed(&mut **c)).collect();
     for round in 0..budget.samples.max(FEWEST_SAMPLES) {
         let mut ran = false;
         for (lane, contestant) in lanes.iter_mut().zip(contestants.iter_mut()) {
             let spent = lane.spent >= budget.time.as_secs_f64() && round >= FEWEST_SAMPLES;
             if lane.failed.is_none() && !spent {
-                if !alone {
-                    std::thread::sleep(PAUSE);
-                }
                 lane.take(&mut **contestant);
                 ran = true;
             }
