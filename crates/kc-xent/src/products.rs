@@ -32,7 +32,8 @@ pub(crate) fn most_tokens<T: Embedding>(input: &XentInput<'_, T>, grain: usize, 
     let block = BLOCK.min(input.vocabulary());
     let wide = if input.c.as_type::<T::Sum>().is_some() { 0 } else { block * d };
     let left = (BYTES / size_of::<T::Sum>()).saturating_sub(wide);
-    let each = PER_TOKEN + block + if stored { d } else { 2 * d };
+    // Logits that are computed twice are scanned a chunk at a time.
+    let each = PER_TOKEN + block + if stored { d } else { 2 * d + CHUNK };
     let fits = (left / each).max(grain);
     (if stored { fits.min(d) } else { fits }) / grain * grain
 }
